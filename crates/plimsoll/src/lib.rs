@@ -1,0 +1,25 @@
+//! Plimsoll keeps a long-running service from dying of memory.
+//!
+//! It **measures** what the kernel would kill for ([`gauge`], [`limit`]) and **decides** early how urgent that is
+//! ([`governor`]); [`queue`] is what bounds everything between two threads.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`units`] | sizes (`300M`) and durations (`30s`) as people write them |
+//! | [`level`], [`policy`], [`clock`] | values: how urgent, which marks, what time it is |
+//! | [`gauge`] | readings of processes, trees, cgroups (v1 and v2), PSI, the host, descriptors |
+//! | [`limit`] | which limit binds, and which file says so |
+//! | [`governor`] | a thread around one pure function: reading in, decision out |
+//! | [`queue`] | bounded in items and bytes, drops counted per producer |
+//!
+//! The library prints nothing and ends no process. It reads the environment only in functions named `from_env`.
+
+pub mod clock;
+pub mod gauge;
+pub mod governor;
+pub mod level;
+pub mod limit;
+pub mod policy;
+pub mod queue;
+mod sys;
+pub mod units;

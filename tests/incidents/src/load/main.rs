@@ -1,0 +1,2 @@
+//! The loads that incident tests and benches put on a machine.
+fn main() {}
