@@ -1,6 +1,41 @@
 //! The command `plimsoll`: runs any program under a memory budget, keeps its logs, shows what it does.
 
-mod layout;
-mod snapshot;
+use std::process::ExitCode;
 
-fn main() {}
+use clap::Parser;
+
+mod args;
+mod commands;
+mod exit;
+mod layout;
+mod output;
+mod snapshot;
+mod supervise;
+mod tail;
+mod web;
+
+use args::{Args, Command};
+
+fn main() -> ExitCode {
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(error) => {
+            // clap prints help and version to stdout with success; everything else is a usage error.
+            let code = if error.use_stderr() { exit::USAGE } else { 0 };
+            return if error.print().is_ok() { ExitCode::from(code) } else { ExitCode::from(exit::FAILURE) };
+        }
+    };
+    let result = match args.command {
+        Command::Run(args) => commands::run::run(args),
+        Command::Status(args) => commands::status::run(args),
+        Command::Top(args) => commands::top::run(args),
+        Command::Logs(args) => commands::logs::run(args),
+        Command::Set(args) => commands::set::run(args),
+        Command::Doctor(args) => commands::doctor::run(args),
+        Command::Demo(args) => commands::demo::run(args),
+    };
+    result.unwrap_or_else(|failure| {
+        eprintln!("plimsoll: {failure}");
+        failure.exit_code()
+    })
+}

@@ -1,0 +1,17 @@
+//! `plimsoll demo`.
+
+use std::process::ExitCode;
+
+use crate::args::Place;
+use crate::exit::Failure;
+
+/// Arguments of `plimsoll demo`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    place: Place,
+}
+
+pub(crate) fn run(args: Args) -> Result<ExitCode, Failure> {
+    Err(Failure::internal(format!("demo in {} is not built yet", args.place.dir().display())))
+}

@@ -1,0 +1,9 @@
+//! One file per command: its arguments and what it does.
+
+pub(crate) mod demo;
+pub(crate) mod doctor;
+pub(crate) mod logs;
+pub(crate) mod run;
+pub(crate) mod set;
+pub(crate) mod status;
+pub(crate) mod top;

@@ -1,0 +1,17 @@
+//! `plimsoll top`.
+
+use std::process::ExitCode;
+
+use crate::args::Place;
+use crate::exit::Failure;
+
+/// Arguments of `plimsoll top`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    place: Place,
+}
+
+pub(crate) fn run(args: Args) -> Result<ExitCode, Failure> {
+    Err(Failure::internal(format!("top in {} is not built yet", args.place.dir().display())))
+}
