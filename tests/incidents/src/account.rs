@@ -101,13 +101,18 @@ impl Account {
             return;
         }
         let length = self.maker.line_bytes() as u64;
-        let here = LineMaker::number(text).filter(|&number| (1..=self.count).contains(&number)).map(|number| (number - 1) * length);
+        let here = LineMaker::number(text)
+            .filter(|&number| (1..=self.count).contains(&number))
+            .map(|number| (number - 1) * length);
         match here {
             Some(position) if self.matches(position, text) => {
                 if !self.adrift {
                     let (from, to) = (self.at / length + 1, position / length + 1);
                     self.finding(match position.cmp(&self.at) {
-                        std::cmp::Ordering::Greater => format!("{} bytes lost without a record before line {to} (expected line {from})", position - self.at),
+                        std::cmp::Ordering::Greater => format!(
+                            "{} bytes lost without a record before line {to} (expected line {from})",
+                            position - self.at
+                        ),
                         _ => format!("line {to} stored again (expected line {from})"),
                     });
                 }
@@ -117,7 +122,11 @@ impl Account {
             _ if self.adrift => {} // the piece that the gap left of a line: its number is in the gap
             _ => {
                 let shown = String::from_utf8_lossy(&text[..text.len().min(60)]).into_owned();
-                self.finding(format!("bytes at {} (line {}) are not what was written: {shown:?}", self.at, self.at / length + 1));
+                self.finding(format!(
+                    "bytes at {} (line {}) are not what was written: {shown:?}",
+                    self.at,
+                    self.at / length + 1
+                ));
             }
         }
     }
@@ -184,7 +193,12 @@ mod tests {
             account.text(&lines[11][30..]);
             lines[12..].iter().for_each(|line| account.text(line));
         });
-        assert_eq!((summary.finding_count, summary.pieces, summary.whole_lines), (0, 2, COUNT - 3), "{:?}", summary.findings);
+        assert_eq!(
+            (summary.finding_count, summary.pieces, summary.whole_lines),
+            (0, 2, COUNT - 3),
+            "{:?}",
+            summary.findings
+        );
     }
 
     #[test]
@@ -199,7 +213,9 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_found() {
-        let lost = account(|account, lines| lines.iter().enumerate().filter(|(at, _)| *at != 20).for_each(|(_, line)| account.text(line)));
+        let lost = account(|account, lines| {
+            lines.iter().enumerate().filter(|(at, _)| *at != 20).for_each(|(_, line)| account.text(line))
+        });
         assert!(lost.findings[0].contains("100 bytes lost"), "{:?}", lost.findings);
         let twice = account(|account, lines| lines.iter().chain([&lines[49]]).for_each(|line| account.text(line)));
         assert!(twice.findings[0].contains("again"), "{:?}", twice.findings);

@@ -49,7 +49,9 @@ impl TestGroup {
             return Err(format!("{} has no memory controller", group.path.display()));
         }
         if let Some(bytes) = limit_bytes {
-            group.set_limit(bytes).map_err(|error| format!("no limit can be set on {}: {error}", group.path.display()))?;
+            group
+                .set_limit(bytes)
+                .map_err(|error| format!("no limit can be set on {}: {error}", group.path.display()))?;
         }
         Ok(group)
     }
@@ -171,7 +173,10 @@ fn own_group() -> Result<(PathBuf, Version), String> {
         let right: Vec<&str> = right.split(' ').collect();
         let (&[_, _, _, root, point, ..], &[kind, _, options]) = (&left[..], &right[..]) else { continue };
         if kind == "cgroup" && options.split(',').any(|option| option == "memory") {
-            return Ok((below(point, root, &own, |controllers| controllers.split(',').any(|name| name == "memory")), Version::V1));
+            return Ok((
+                below(point, root, &own, |controllers| controllers.split(',').any(|name| name == "memory")),
+                Version::V1,
+            ));
         }
         if kind == "cgroup2" {
             unified = Some(below(point, root, &own, str::is_empty));

@@ -36,10 +36,10 @@ pub struct Event {
     pub lines: u64,
     /// `done`: wall time of the load in nanoseconds.
     pub wall_ns: u64,
-    /// `done`: user CPU time in microseconds.
-    pub user_us: u64,
-    /// `done`: system CPU time in microseconds.
-    pub system_us: u64,
+    /// `done`: CPU time used, user and system, in microseconds.
+    pub cpu_us: u64,
+    /// `done` of a log load: from before the first line to after the last, in nanoseconds.
+    pub load_ns: u64,
     /// `done` of a log load with `--time-writes`: the longest single write in nanoseconds.
     pub longest_write_ns: u64,
 }
@@ -66,7 +66,7 @@ impl Evidence {
     }
 
     /// The first event of a kind.
-    pub fn first(&self, kind: &str) -> Option<&Event> {
+    pub fn first<'a>(&'a self, kind: &'a str) -> Option<&'a Event> {
         self.all(kind).next()
     }
 

@@ -24,7 +24,11 @@ pub struct Running {
 
 /// Prepares `program args…`. With a group, a shell moves itself into it and then becomes the program: same pid, and not a
 /// single page is charged elsewhere.
-pub fn command(program: &Path, args: impl IntoIterator<Item = impl AsRef<OsStr>>, group: Option<&TestGroup>) -> Command {
+pub fn command(
+    program: &Path,
+    args: impl IntoIterator<Item = impl AsRef<OsStr>>,
+    group: Option<&TestGroup>,
+) -> Command {
     let mut command = match group {
         None => Command::new(program),
         Some(group) => {

@@ -20,7 +20,10 @@ pub fn plimsoll() -> Result<&'static Path, String> {
 fn find() -> Result<PathBuf, String> {
     if let Some(path) = std::env::var_os(BINARY_VARIABLE) {
         let path = PathBuf::from(path);
-        return path.is_file().then_some(path.clone()).ok_or(format!("{BINARY_VARIABLE}={} is not a file", path.display()));
+        return path
+            .is_file()
+            .then_some(path.clone())
+            .ok_or(format!("{BINARY_VARIABLE}={} is not a file", path.display()));
     }
     let profile_dir = profile_dir()?;
     let mut build = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));

@@ -44,7 +44,8 @@ impl Random {
 /// Words by length, out of 1,000: the shape of an English dictionary of common words, lengths 2 to 15.
 const LENGTHS_PER_MILLE: [u32; 14] = [4, 28, 80, 115, 150, 165, 150, 118, 85, 50, 30, 14, 7, 4];
 const ONSETS: [&str; 24] = [
-    "b", "c", "d", "f", "g", "h", "j", "k", "l", "m", "n", "p", "r", "s", "t", "v", "w", "st", "tr", "ch", "sh", "pl", "gr", "th",
+    "b", "c", "d", "f", "g", "h", "j", "k", "l", "m", "n", "p", "r", "s", "t", "v", "w", "st", "tr", "ch", "sh", "pl",
+    "gr", "th",
 ];
 const VOWELS: [&str; 8] = ["a", "e", "i", "o", "u", "ea", "ou", "ai"];
 const CODAS: [&str; 10] = ["", "", "", "n", "r", "s", "t", "l", "nd", "ck"];
