@@ -214,7 +214,7 @@ mod tests {
     #[test]
     fn what_is_wrong_is_found() {
         let lost = account(|account, lines| {
-            lines.iter().enumerate().filter(|(at, _)| *at != 20).for_each(|(_, line)| account.text(line))
+            lines[..20].iter().chain(&lines[21..]).for_each(|line| account.text(line));
         });
         assert!(lost.findings[0].contains("100 bytes lost"), "{:?}", lost.findings);
         let twice = account(|account, lines| lines.iter().chain([&lines[49]]).for_each(|line| account.text(line)));

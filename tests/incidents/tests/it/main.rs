@@ -4,4 +4,10 @@
 //! an unprotected control that fails: without it, a test that cannot fail would prove nothing.
 
 mod controls;
+mod descriptors;
+mod life;
+mod logs;
+mod reaction;
+mod runtimes;
 mod support;
+mod trees;
