@@ -8,6 +8,7 @@
 //! | [`evidence`] | what a load wrote about itself: when it crossed the mark, when SIGTERM reached its handler |
 //! | [`product`] | where the two binaries are |
 //! | [`words`], [`lines`], [`account`] | the numbered lines of the log tests and the byte-exact accounting of them |
+//! | [`slow_disk`] | a disk that is slow, stands still or is full, through FUSE |
 //! | [`stats`] | minimum, median, p95, maximum |
 //! | [`clock`], [`files`] | time and bounded reads |
 //!
@@ -23,5 +24,6 @@ pub mod launch;
 pub mod lines;
 pub mod product;
 pub mod protected;
+pub mod slow_disk;
 pub mod stats;
 pub mod words;

@@ -4,6 +4,7 @@
 
 mod accounting;
 mod reaction;
+mod slow;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -22,6 +23,8 @@ enum Bench {
     Reaction(reaction::Plan),
     /// Account for numbered lines in what `plimsoll logs --json` prints (stdin)
     Account(accounting::Plan),
+    /// Mount a directory again as a slow, stalling or full disk, until a file appears
+    SlowDisk(slow::Plan),
 }
 
 fn main() -> ExitCode {
@@ -36,6 +39,7 @@ fn main() -> ExitCode {
     let held = match &args.bench {
         Bench::Reaction(plan) => reaction::run(plan),
         Bench::Account(plan) => accounting::run(plan),
+        Bench::SlowDisk(plan) => slow::run(plan),
     };
     match held {
         Ok(true) => ExitCode::SUCCESS,

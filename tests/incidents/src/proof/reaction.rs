@@ -4,6 +4,7 @@
 //! OOM-killed and the recorded reason is `memory`. The supervisor runs with its defaults, so it would restart the child: the
 //! first life is judged, then the supervisor is told to stop. One JSON line a run goes to `--raw`.
 
+use plimsoll_incidents::cgroup::TestGroup;
 use plimsoll_incidents::clock;
 use plimsoll_incidents::evidence::Evidence;
 use plimsoll_incidents::files;
@@ -117,7 +118,7 @@ fn protected(plan: &Plan, name: &str, load: &[&str], scheduling: &mut String) ->
     let exit = || serde_json::from_str::<Value>(&files::text(&path).ok()?).ok();
     let exit = clock::wait_for(DEADLINE, Duration::from_millis(2), exit).unwrap_or(Value::Null);
     let evidence = first_life(&service);
-    let oom_kills = service.group().map_or(0, |group| group.oom_kills_below());
+    let oom_kills = service.group().map_or(0, TestGroup::oom_kills_below);
     service.stop(Duration::from_secs(20));
     let (lag_ms, over) = (evidence.lag_ms(), evidence.overshoot_bytes(BUDGET_BYTES));
     let saved =

@@ -14,7 +14,7 @@ const RSS_MAX_KIB: u64 = 32 << 10;
 
 /// Waits for the end of a flood and accounts for it; answers the summary.
 #[track_caller]
-fn assert_accounted(service: &Service, count: u64, context: &str) -> plimsoll_incidents::account::Summary {
+pub(crate) fn assert_accounted(service: &Service, count: u64, context: &str) -> plimsoll_incidents::account::Summary {
     let summary = service.account(1, 200, count, true).unwrap_or_else(|reason| panic!("{context}: {reason}"));
     eprintln!(
         "{context}: {} whole lines, {} pieces, {} gaps of {} bytes",
@@ -24,7 +24,7 @@ fn assert_accounted(service: &Service, count: u64, context: &str) -> plimsoll_in
     summary
 }
 
-fn peak_rss_kib(pid: u32) -> u64 {
+pub(crate) fn peak_rss_kib(pid: u32) -> u64 {
     files::text(Path::new(&format!("/proc/{pid}/status")))
         .ok()
         .and_then(|text| files::field(&text, "VmHWM"))

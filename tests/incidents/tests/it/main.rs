@@ -5,6 +5,7 @@
 
 mod controls;
 mod descriptors;
+mod disk;
 mod life;
 mod logs;
 mod reaction;
