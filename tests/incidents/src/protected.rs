@@ -128,11 +128,26 @@ impl Service {
     /// # Errors
     /// A sentence that says what is missing.
     pub fn start_again(&mut self) -> Result<(), String> {
+        self.start_under(&[])
+    }
+
+    /// The same with another program before it, such as a tracer; [`Service::pid`] is then the tracer's.
+    ///
+    /// # Errors
+    /// As [`Service::start_again`].
+    pub fn start_under(&mut self, tracer: &[&str]) -> Result<(), String> {
         self.running = None;
         self.starts += 1;
         let output = self.scratch.path().join(format!("start-{}", self.starts));
         std::fs::create_dir(&output).map_err(|error| format!("{}: {error}", output.display()))?;
-        let mut command = launch::command(product::plimsoll()?, self.command_line()?, self.group.as_ref());
+        let (binary, line) = (product::plimsoll()?, self.command_line()?);
+        let mut command = match tracer {
+            [] => launch::command(binary, line, self.group.as_ref()),
+            [program, flags @ ..] => {
+                let words = flags.iter().map(ToString::to_string).chain([binary.display().to_string()]).chain(line);
+                launch::command(Path::new(program), words, self.group.as_ref())
+            }
+        };
         command.envs(self.environment.iter().map(|(key, value)| (key, value)));
         command.env("XDG_STATE_HOME", self.scratch.path());
         self.running = Some(Running::start(command, &output)?);

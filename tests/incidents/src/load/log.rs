@@ -62,6 +62,9 @@ pub(crate) struct Lines {
     /// Write an event of progress for every so many lines; 0: none
     #[arg(long, default_value_t = 0)]
     progress: u64,
+    /// Wait before the first line, in milliseconds
+    #[arg(long, default_value_t = 0)]
+    delay_ms: u64,
     /// Stay afterwards, in milliseconds
     #[arg(long, default_value_t = 0)]
     hold_ms: u64,
@@ -93,6 +96,7 @@ pub(crate) fn lines(plan: &Lines, evidence: &Evidence) -> io::Result<i32> {
     let maker = LineMaker::new(plan.seed, plan.bytes);
     let mut out = Writer { time: plan.time_writes, longest_ns: 0 };
     let (mut block, mut ends) = (Vec::new(), Vec::new());
+    crate::ramp::hold(Duration::from_millis(plan.delay_ms));
     let started = clock::monotonic_ns();
     let mut written = 0;
     while written < plan.count && sys::signal_ns() == 0 {

@@ -1,8 +1,9 @@
 //! Every byte that was printed is stored once or lies in a gap of exactly its length; nothing grows; nobody waits.
 
-use crate::support::{start, turn};
+use crate::support::{or_skip, start, turn};
 use plimsoll_incidents::files;
 use plimsoll_incidents::protected::{Entry, Service, Setup};
+use plimsoll_incidents::tmpfs::Tmpfs;
 use rustix::process::Signal;
 use std::path::Path;
 use std::time::Duration;
@@ -170,10 +171,7 @@ fn eight_runs_share_a_directory_and_one_of_them_floods() {
 #[test]
 fn a_full_disk_costs_counted_lines_and_nothing_else() {
     let _turn = turn();
-    let disk = match crate::support::SmallDisk::new(12 << 20) {
-        Ok(disk) => disk,
-        Err(reason) => return eprintln!("skipped: {reason}"),
-    };
+    let Some(disk) = or_skip(Tmpfs::mount(12 << 20)) else { return };
     let count = 300_000;
     let load = ["lines", "--count", "300000", "--time-writes", "--hold-ms", "3000"];
     let Some(mut service) = start(Setup::new("full", &FLAGS).dir(disk.path()).load(&load)) else { return };

@@ -5,8 +5,8 @@
 use crate::reaction::assert_caught;
 use crate::support::{KERNEL, start, turn};
 use plimsoll_incidents::cgroup::TestGroup;
-use plimsoll_incidents::files;
-use plimsoll_incidents::protected::{Service, Setup};
+use plimsoll_incidents::judge;
+use plimsoll_incidents::protected::Setup;
 use std::time::Duration;
 
 const SHAPES: [&str; 3] = ["grandchild", "detached", "three-children"];
@@ -21,7 +21,6 @@ fn a_leak_anywhere_in_the_tree_is_caught_and_everybody_is_told() {
         let Some(mut service) = start(Setup::new(shape, &flags).load(&load)) else { return };
         assert_caught(&mut service, shape);
         assert!(service.evidence().all_signalled(), "{shape}: {:#?}", service.evidence());
-        assert_no_load_is_left(&service, shape);
     }
 }
 
@@ -41,7 +40,7 @@ fn the_same_without_a_cgroup_of_its_own_and_the_limit_only_found() {
             service.stderr()
         );
         assert_eq!((status.code(), exit["reason"].as_str()), (Some(2), Some("memory")), "{shape}: {exit:#}");
-        assert_no_load_is_left(&service, shape);
+        assert_eq!(judge::left(&evidence), Vec::<u32>::new(), "{shape}: left running");
     }
 }
 
@@ -57,10 +56,4 @@ fn copy_on_write_workers_are_never_signalled() {
         assert_eq!(evidence.all("signal").count(), 0, "{flags:?}: {evidence:#?}\n{}", service.stderr());
         assert_eq!((status.code(), evidence.all_done()), (Some(0), true), "{flags:?}: {}", service.stderr());
     }
-}
-
-fn assert_no_load_is_left(service: &Service, context: &str) {
-    let left: Vec<u32> =
-        service.evidence().all("start").map(|start| start.pid).filter(|&pid| files::lives(pid)).collect();
-    assert!(left.is_empty(), "{context}: left running: {left:?}");
 }
