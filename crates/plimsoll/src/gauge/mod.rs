@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub mod descriptors;
-mod files;
+pub(crate) mod files;
 pub mod group;
 pub mod host;
 pub mod pressure;
