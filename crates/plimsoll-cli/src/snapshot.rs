@@ -352,6 +352,13 @@ impl Snapshot {
     }
 }
 
+impl ExitView {
+    /// Ended by itself with code 0.
+    pub(crate) fn is_success(&self) -> bool {
+        self.reason == "exit" && self.code == Some(0)
+    }
+}
+
 impl FdsView {
     /// Kind and count, in a fixed order.
     pub(crate) fn by_kind(&self) -> [(&'static str, u64); 7] {
