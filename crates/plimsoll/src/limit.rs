@@ -161,7 +161,14 @@ fn one(limits: &mut Limits, group: &Group, level: usize, rule: &Rule, protected:
                 Consequence::Kill | Consequence::Throttle => protected.or(usage_bytes),
             };
             let level = Some(level);
-            limits.all.push(Limit { bytes, usage_bytes, protected_bytes, consequence: rule.consequence, source, level });
+            limits.all.push(Limit {
+                bytes,
+                usage_bytes,
+                protected_bytes,
+                consequence: rule.consequence,
+                source,
+                level,
+            });
         }
         Ok(None) => limits.notes.push(format!("{}: no limit", source.display())),
         // The top of a v2 hierarchy and groups without the controller have none; memsw needs swap accounting.

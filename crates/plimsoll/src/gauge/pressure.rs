@@ -115,7 +115,13 @@ mod tests {
     fn malformed_is_not_zero() {
         let whole = "some avg10=0.00 avg60=0.00 avg300=0.00 total=1\n";
         assert_eq!(parse(whole.as_bytes()).unwrap().full, None);
-        let table = ["", "full avg10=0.00 avg60=0.00 avg300=0.00 total=1\n", "some avg10=0.00\n", "some avg10=NaN avg60=0.00 avg300=0.00 total=1\n", "some avg10=-1 avg60=0 avg300=0 total=1\n"];
+        let table = [
+            "",
+            "full avg10=0.00 avg60=0.00 avg300=0.00 total=1\n",
+            "some avg10=0.00\n",
+            "some avg10=NaN avg60=0.00 avg300=0.00 total=1\n",
+            "some avg10=-1 avg60=0 avg300=0 total=1\n",
+        ];
         for text in table {
             assert_eq!(parse(text.as_bytes()), None, "{text:?}");
         }
