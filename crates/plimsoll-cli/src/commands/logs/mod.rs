@@ -1,5 +1,7 @@
 //! `plimsoll logs`.
 
+mod when;
+
 use std::process::ExitCode;
 
 use crate::args::Place;
