@@ -1,5 +1,7 @@
 //! `plimsoll logs`.
 
+mod json;
+mod safe;
 mod when;
 
 use std::process::ExitCode;
