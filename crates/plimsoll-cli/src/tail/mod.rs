@@ -37,24 +37,32 @@ pub(crate) const STDERR: usize = 1;
 
 /// Where bytes land. `plimsoll_store::Intake` is one; a test has its own.
 pub(crate) trait Sink: Send + 'static {
-    /// Reads once from `fd` (at most 64 KiB) into itself and says what came. Does not block longer than that takes.
+    /// Reads once from `fd` (at most 64 KiB) into itself, shows `see` what came and says how much that was. Does not
+    /// block longer than the copying takes.
     ///
     /// # Errors
     /// What `read(2)` says, `WouldBlock` included.
-    fn read_from(&mut self, stream: usize, fd: BorrowedFd<'_>, at_unix_ns: u64) -> io::Result<Landing<'_>>;
+    fn read_from(
+        &mut self,
+        stream: usize,
+        fd: BorrowedFd<'_>,
+        at_unix_ns: u64,
+        see: &mut dyn FnMut(&[u8]),
+    ) -> io::Result<Landing>;
 
     /// Puts a line of Plimsoll's own between them.
     fn note(&mut self, text: &str, at_unix_ns: u64);
+
+    /// The program that wrote the streams is gone: an unfinished last line is complete as it is.
+    fn end_lines(&mut self, at_unix_ns: u64);
 }
 
 /// What one read brought.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Landing<'a> {
+pub(crate) struct Landing {
     /// Bytes read; 0 is the end of the stream.
     pub(crate) bytes: usize,
-    /// The same bytes, for the echo.
-    pub(crate) data: &'a [u8],
-    /// The read was filled to the brim: there is probably more.
+    /// There was more than was taken.
     pub(crate) more: bool,
 }
 
@@ -116,7 +124,12 @@ impl<S: Sink> TailHandle<S> {
         self.notes.note(text);
     }
 
-    /// The same for other threads.
+    /// The child is gone (and another may follow): once the streams are empty, their unfinished last lines are ended.
+    pub(crate) fn child_ended(&self) {
+        self.notes.child_ended();
+    }
+
+    /// [`TailHandle::note`] for other threads.
     pub(crate) fn notes(&self) -> Notes {
         self.notes.clone()
     }
@@ -141,7 +154,7 @@ impl<S: Sink> TailHandle<S> {
     }
 
     /// After the child died: reads until both streams are empty, at most until `deadline` (on the monotonic clock; a
-    /// grandchild may hold them and go on writing), puts in the notes that wait, lets the echo finish until the same
+    /// grandchild may hold them and go on writing), ends unfinished lines, puts in the notes that wait, lets the echo finish until the same
     /// deadline, joins both threads and hands the sink back.
     pub(crate) fn drain(self, deadline: Duration) -> Drained<S> {
         self.notes.stop(deadline);

@@ -24,16 +24,31 @@ pub(crate) struct Notes(Arc<Shared>);
 #[derive(Debug)]
 pub(super) struct Inbox {
     shared: Arc<Shared>,
-    taken: Vec<String>,
+    taken: Vec<Word>,
 }
 
 #[derive(Debug)]
 struct Shared {
-    waiting: Mutex<(Vec<String>, usize)>,
+    waiting: Mutex<Waiting>,
     dropped: AtomicU64,
     wake: OwnedFd,
     /// When to stop, in nanoseconds of the monotonic clock; 0 while nobody asked.
     stop_at_ns: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    words: Vec<Word>,
+    bytes: usize,
+}
+
+/// What is sent.
+#[derive(Debug)]
+pub(super) enum Word {
+    /// A line for the log.
+    Note(String),
+    /// The child is gone.
+    ChildEnded,
 }
 
 /// Both ends.
@@ -53,13 +68,22 @@ pub(super) fn channel() -> io::Result<(Notes, Inbox)> {
 impl Notes {
     /// Sends a line, or counts it as dropped.
     pub(crate) fn note(&self, text: &str) {
+        self.send(Word::Note(text.to_owned()), text.len());
+    }
+
+    /// Says that the child is gone.
+    pub(super) fn child_ended(&self) {
+        self.send(Word::ChildEnded, 0);
+    }
+
+    fn send(&self, word: Word, bytes: usize) {
         let mut waiting = self.0.waiting.lock();
-        if waiting.0.len() >= NOTES || waiting.1 + text.len() > NOTES_BYTES {
+        if waiting.words.len() >= NOTES || waiting.bytes + bytes > NOTES_BYTES {
             self.0.dropped.fetch_add(1, Ordering::Relaxed);
             return;
         }
-        waiting.0.push(text.to_owned());
-        waiting.1 += text.len();
+        waiting.words.push(word);
+        waiting.bytes += bytes;
         drop(waiting);
         self.0.wake();
     }
@@ -101,11 +125,11 @@ impl Inbox {
         (at != 0).then(|| Duration::from_nanos(at))
     }
 
-    /// The notes that wait, in order.
-    pub(super) fn take(&mut self) -> impl Iterator<Item = String> + '_ {
+    /// What waits, in order.
+    pub(super) fn take(&mut self) -> impl Iterator<Item = Word> + '_ {
         let mut waiting = self.shared.waiting.lock();
-        std::mem::swap(&mut waiting.0, &mut self.taken);
-        waiting.1 = 0;
+        std::mem::swap(&mut waiting.words, &mut self.taken);
+        waiting.bytes = 0;
         drop(waiting);
         self.taken.drain(..)
     }

@@ -11,9 +11,9 @@ use rustix::io::Errno;
 
 use super::counters::{Counters, StreamCounters};
 use super::echo::Echo;
-use super::notes::Inbox;
+use super::notes::{Inbox, Word};
 use super::pace::Pace;
-use super::{Inputs, STDERR, STDOUT, Setup, Sink};
+use super::{Inputs, Landing, STDERR, STDOUT, Setup, Sink};
 
 /// Reads of one stream in one round, before notes and the word to stop are looked at again: 2 MiB.
 const READS_PER_ROUND: usize = 32;
@@ -38,6 +38,8 @@ struct Input {
     condition: Condition,
     /// A read failed and none has succeeded since.
     was_failing: bool,
+    /// Within a round: it is worth another read.
+    more: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,7 +61,14 @@ impl Input {
 
 impl<S: Sink> Reader<S> {
     pub(super) fn new(setup: Setup<S>, inbox: Inbox, counters: Arc<Counters>) -> Reader<S> {
-        let input = |fd, stream, is_pty| Input { fd, stream, is_pty, condition: Condition::Open, was_failing: false };
+        let input = |fd, stream, is_pty| Input {
+            fd,
+            stream,
+            is_pty,
+            condition: Condition::Open,
+            was_failing: false,
+            more: false,
+        };
         let inputs = match setup.inputs {
             Inputs::Fifos { stdout, stderr } => vec![input(stdout, STDOUT, false), input(stderr, STDERR, false)],
             Inputs::Pty(master) => vec![input(master, STDOUT, true)],
@@ -133,19 +142,16 @@ impl<S: Sink> Reader<S> {
     /// Reads the streams in turn until each has nothing more, or has had its share; the bytes read.
     fn round(&mut self) -> u64 {
         let mut total = 0;
-        let mut more = [true; 2];
+        self.inputs.iter_mut().for_each(|input| input.more = true);
         for _ in 0..READS_PER_ROUND {
             for index in 0..self.inputs.len() {
-                if !more[index] {
-                    continue;
-                }
-                more[index] = false;
-                if let Some((bytes, probably)) = self.read(index) {
+                if self.inputs[index].more {
+                    let (bytes, more) = self.read(index).unwrap_or((0, false));
                     total += bytes;
-                    more[index] = probably;
+                    self.inputs[index].more = more;
                 }
             }
-            if more[..self.inputs.len()].iter().all(|more| !more) {
+            if self.inputs.iter().all(|input| !input.more) {
                 break;
             }
         }
@@ -160,17 +166,18 @@ impl<S: Sink> Reader<S> {
         }
         let counters = &self.counters.streams[input.stream];
         let at = unix_ns();
-        let failure = match self.sink.read_from(input.stream, input.fd.as_fd(), at) {
-            Ok(landing) if landing.bytes > 0 => {
-                let bytes = landing.bytes as u64;
+        let echo = &self.echo;
+        let mut see = |data: &[u8]| {
+            if let Some(echo) = echo {
+                echo.push(input.stream, data);
+            }
+        };
+        let failure = match self.sink.read_from(input.stream, input.fd.as_fd(), at, &mut see) {
+            Ok(Landing { bytes, more }) if bytes > 0 => {
                 counters.reads.fetch_add(1, Relaxed);
-                counters.bytes.fetch_add(bytes, Relaxed);
-                if let Some(echo) = &self.echo {
-                    echo.push(input.stream, landing.data);
-                }
-                let more = landing.more;
+                counters.bytes.fetch_add(bytes as u64, Relaxed);
                 input.recovered(counters);
-                return Some((bytes, more));
+                return Some((bytes as u64, more));
             }
             Ok(_) => {
                 input.condition = Condition::Ended;
@@ -196,9 +203,14 @@ impl<S: Sink> Reader<S> {
     }
 
     fn take_notes(&mut self) {
-        for text in self.inbox.take() {
-            self.counters.notes.fetch_add(1, Relaxed);
-            self.sink.note(&text, unix_ns());
+        for word in self.inbox.take() {
+            match word {
+                Word::Note(text) => {
+                    self.counters.notes.fetch_add(1, Relaxed);
+                    self.sink.note(&text, unix_ns());
+                }
+                Word::ChildEnded => self.sink.end_lines(unix_ns()),
+            }
         }
     }
 
@@ -206,6 +218,7 @@ impl<S: Sink> Reader<S> {
     fn drain(&mut self, deadline: Duration) {
         while self.round() > 0 && self.clock.now() < deadline {}
         self.take_notes();
+        self.sink.end_lines(unix_ns());
     }
 }
 

@@ -21,7 +21,13 @@ struct Memory {
 }
 
 impl Sink for Memory {
-    fn read_from(&mut self, stream: usize, fd: BorrowedFd<'_>, at_unix_ns: u64) -> io::Result<Landing<'_>> {
+    fn read_from(
+        &mut self,
+        stream: usize,
+        fd: BorrowedFd<'_>,
+        at_unix_ns: u64,
+        see: &mut dyn FnMut(&[u8]),
+    ) -> io::Result<Landing> {
         assert!(at_unix_ns > 1_600_000_000_000_000_000);
         if self.fail.load(std::sync::atomic::Ordering::SeqCst) {
             return Err(Errno::NOMEM.into());
@@ -30,11 +36,16 @@ impl Sink for Memory {
         let n = rustix::io::read(fd, &mut self.buffer[..])?;
         self.streams[stream].extend_from_slice(&self.buffer[..n]);
         self.order.push(format!("{}:{n}", ["out", "err"][stream]));
-        Ok(Landing { bytes: n, data: &self.buffer[..n], more: n == self.buffer.len() })
+        see(&self.buffer[..n]);
+        Ok(Landing { bytes: n, more: n == self.buffer.len() })
     }
 
     fn note(&mut self, text: &str, _at_unix_ns: u64) {
         self.order.push(text.to_owned());
+    }
+
+    fn end_lines(&mut self, _at_unix_ns: u64) {
+        self.order.push("end of lines".to_owned());
     }
 }
 
@@ -165,9 +176,10 @@ fn draining_ends_at_the_deadline_while_a_grandchild_goes_on_writing() {
 fn notes_come_after_what_was_written_before_them_and_are_bounded() {
     let rig = rig(Memory::default(), None);
     write_all(&rig.child[STDOUT], b"bye\n");
+    rig.tail.child_ended();
     rig.tail.note("the child left");
     let drained = rig.tail.drain(within(10));
-    assert_eq!(drained.intake.unwrap().order, ["out:4", "the child left"]);
+    assert_eq!(drained.intake.unwrap().order, ["out:4", "end of lines", "the child left", "end of lines"]);
 
     let (notes, mut inbox) = notes::channel().unwrap();
     for i in 0..notes::NOTES + 7 {
