@@ -6,11 +6,12 @@
 
 use std::ffi::CStr;
 use std::io::Write as _;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
-use rustix::fs::{CWD, Mode, OFlags};
+use rustix::fs::{CWD, Mode, OFlags, RawDir, SeekFrom};
 use rustix::io::Errno;
 
 use super::Unread;
@@ -120,6 +121,24 @@ pub(crate) fn open_dir(path: &Path, what: &'static str) -> Result<OwnedFd, Unrea
         Some(path) => rustix::fs::openat(CWD, path, flags, Mode::empty()).map_err(|e| unread(what, e)),
         None => Err(Unread::Failed(what, Errno::NAMETOOLONG.raw_os_error())),
     }
+}
+
+/// Calls `each` with every entry of a directory whose name is a number, through a buffer on the caller's stack.
+pub(crate) fn each_number(
+    dir: BorrowedFd<'_>,
+    buffer: &mut [MaybeUninit<u8>],
+    what: &'static str,
+    mut each: impl FnMut(i32),
+) -> Result<(), Unread> {
+    rustix::fs::seek(dir, SeekFrom::Start(0)).map_err(|e| unread(what, e))?;
+    let mut entries = RawDir::new(dir, buffer);
+    while let Some(entry) = entries.next() {
+        let entry = entry.map_err(|e| unread(what, e))?;
+        if let Some(number) = parse_u64(entry.file_name().to_bytes()).and_then(|n| i32::try_from(n).ok()) {
+            each(number);
+        }
+    }
+    Ok(())
 }
 
 /// A path put together on the stack: up to 511 bytes.

@@ -130,7 +130,7 @@ impl Members {
             self.next_scan = ended + ended.saturating_sub(now).saturating_mul(SCAN_SHARE).max(SCAN_INTERVAL);
             return pages.map(|pages| pages.saturating_mul(self.page_bytes));
         }
-        let pages = self.kept.iter().flatten().filter_map(|file| read_statm(file).ok()).map(|statm| statm.anon_pages());
+        let pages = self.kept.iter().flatten().filter_map(|file| read_statm(file).ok()).map(Statm::anon_pages);
         pages.max().map(|pages| pages.saturating_mul(self.page_bytes))
     }
 
