@@ -7,7 +7,10 @@ use plimsoll_incidents::{clock, usage};
 use std::path::PathBuf;
 use std::time::Duration;
 
-const BUDGET_BYTES: u64 = 300 << 20;
+/// Where the load notes the crossing, 1 MiB below the budget: it counts what leaks, and the processes that only wait have some
+/// 300 KiB each.
+const MARK: &str = "299M";
+const MARK_BYTES: u64 = 299 << 20;
 const KERNEL_BYTES: u64 = 400 << 20;
 const DEADLINE: Duration = Duration::from_secs(90);
 const SHAPES: [&str; 3] = ["grandchild", "detached", "three-children"];
@@ -76,7 +79,7 @@ fn leaks(runs: usize, shape: &str, cgroup: bool, report: &mut Report) -> Result<
     let what = format!("{shape}, {}", place(cgroup));
     report.counted(&format!("{what}: caught, everybody told"), runs - findings.len(), runs, &findings);
     if cgroup {
-        report.measured(&format!("{what}: lag"), "ms", &lags, Must::Report);
+        report.measured(&format!("{what}: lag behind 299 MiB"), "ms", &lags, Must::Report);
     }
     Ok(())
 }
@@ -92,10 +95,10 @@ fn told(service: &Service) -> Result<(), String> {
 }
 
 fn own_cgroup(shape: &str) -> Result<Judged, String> {
-    let load = ["tree", shape, "--rate", "200", "--forever", "--mark", "300M"];
+    let load = ["tree", shape, "--rate", "200", "--forever", "--mark", MARK];
     let mut service = Setup::new(shape, &[&WITH_CGROUP[..], &["--quiet"]].concat()).load(&load).start()?;
     service.wait(DEADLINE);
-    Ok(judge::caught_whole(&service, BUDGET_BYTES).and_then(|caught| told(&service).map(|()| Some(caught))))
+    Ok(judge::caught_whole(&service, MARK_BYTES).and_then(|caught| told(&service).map(|()| Some(caught))))
 }
 
 /// The budget follows from the limit that is found, so there is no mark to cross: told, whole, nobody killed, for memory.
