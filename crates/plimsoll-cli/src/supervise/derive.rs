@@ -138,14 +138,17 @@ pub(crate) fn derive(budget_bytes: u64, env: impl Fn(&str) -> Option<String>) ->
     (derived, warnings)
 }
 
+/// The one that is no limit.
+pub(crate) const UNBUFFERED: &str = "PYTHONUNBUFFERED";
+
 /// `PYTHONUNBUFFERED=1`: stdout is a pipe here, and a line that sits in the program's buffer is in no log.
 pub(crate) fn unbuffered(env: impl Fn(&str) -> Option<String>) -> Derived {
-    let (change, note) = match env("PYTHONUNBUFFERED") {
+    let (change, note) = match env(UNBUFFERED) {
         Some(value) if value.is_empty() => (Change::Remove, "opted out by an empty value".to_owned()),
         Some(_) => (Change::Keep, "already set".to_owned()),
         None => (Change::Set("1".to_owned()), "stdout is a pipe: lines reach the log as they are printed".to_owned()),
     };
-    Derived { name: "PYTHONUNBUFFERED", change, note }
+    Derived { name: UNBUFFERED, change, note }
 }
 
 fn one(row: &Row, heap_bytes: u64, env: &impl Fn(&str) -> Option<String>) -> Derived {

@@ -18,7 +18,7 @@ use super::child::Child;
 use super::logs::Logs;
 use super::mailbox::{Mailbox, Report, Stop};
 use super::options::Options;
-use super::reach::Reach;
+use super::reach::{Reach, processes};
 use super::reason::{Status, signal_name};
 use super::restart::{Restarts, Why};
 use super::shared::Shared;
@@ -309,6 +309,9 @@ impl Lives {
         if self.facts.status.replace(status).is_some() {
             return;
         }
+        if let Some(reach) = &mut self.reach {
+            reach.main_is_gone();
+        }
         let (Some(terminal), Some(child)) = (&self.terminal, &self.child) else { return };
         // ^C goes to the foreground group, which is the child's: that a person ended it shows in how it died.
         let by_terminal = status.signal().is_some_and(|s| s == libc::SIGINT || s == libc::SIGQUIT) || status.code() == Some(130);
@@ -353,7 +356,7 @@ impl Lives {
         self.timers.leftovers = Some(self.clock.now() + LEFTOVER_CHECK);
         if !std::mem::replace(&mut self.facts.main_gone, true) {
             if self.state == State::Running {
-                let text = format!("the main process ended and left {left} others: stopping them (run it in the foreground)");
+                let text = format!("the main process ended and left {}: stopping what it left (run it in the foreground)", processes(left));
                 self.shared.tell("signal", &text);
             }
             self.feed(Event::MainGone);
@@ -477,9 +480,9 @@ impl Lives {
         let killed = reach.kill();
         if !std::mem::replace(&mut self.facts.killed, true) {
             let grace = units::duration(self.options.grace);
-            self.shared.tell("stage", &format!("SIGKILL sent to {killed} processes: still there {grace} after the stop signal"));
+            self.shared.tell("stage", &format!("SIGKILL sent to {}: still there {grace} after the stop signal", processes(killed)));
         } else if self.facts.kill_rounds == KILL_ROUNDS_SAID {
-            self.shared.warn(&format!("{killed} processes survive SIGKILL (uninterruptible); still trying"));
+            self.shared.warn(&format!("{} left after SIGKILL (uninterruptible); still trying", processes(killed)));
         }
     }
 
@@ -494,15 +497,12 @@ impl Lives {
             Err(error) => {
                 self.shared.warn(&format!("{}\n  hint: {}", error.what, error.hint));
                 self.facts.status = Some(Status::NotStarted(error.code));
-                let event = if first {
-                    self.end = Some(Why::Policy);
-                    Event::StartFailedEnd
-                } else {
-                    match ends::judge(self) {
-                        Event::GoneRestart => Event::StartFailedRetry,
-                        _ => Event::StartFailedEnd,
-                    }
-                };
+                // What never ran once is a mistake in the command, whatever the restart policy.
+                let again = ends::judge(self) == Event::GoneRestart && !first;
+                let event = if again { Event::StartFailedRetry } else { Event::StartFailedEnd };
+                if !again {
+                    ends::no_other(self);
+                }
                 self.feed(event);
             }
         }
