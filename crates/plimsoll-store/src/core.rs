@@ -1,8 +1,8 @@
 //! What the threads of one open store share.
 
+use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::Arc;
 use std::thread::Thread;
 
 use parking_lot::Mutex;

@@ -17,14 +17,21 @@
 //! supervisor runs or after it died. The crate is synchronous and has two threads of its own. The on-disk format is described in
 //! `docs/log-format.md`.
 
+mod chunk;
 mod clock;
+mod core;
 mod error;
 mod frame;
 mod intake;
 mod level;
 mod recover;
 mod ring;
+mod schema;
+mod segment;
 mod settings;
+mod split;
+mod spool;
+mod stats;
 mod sys;
 mod writer;
 
