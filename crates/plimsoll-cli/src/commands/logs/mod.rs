@@ -1,5 +1,9 @@
 //! `plimsoll logs`.
 
+mod json;
+mod safe;
+mod when;
+
 use std::process::ExitCode;
 
 use crate::args::Place;

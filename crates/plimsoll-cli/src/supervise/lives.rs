@@ -1,0 +1,513 @@
+//! The supervise loop: waits for signals, reports and timers, feeds the table, does what it says. Dull on purpose.
+//!
+//! Asleep it costs nothing: no timer runs except those of a stop, a back-off, one descriptor scan every 30 s while the
+//! child runs, and, only while there is no governor, one sign of life a second. At most three descriptors are polled.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use plimsoll::clock::{Clock, MonotonicClock};
+use plimsoll::units;
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::process::{Signal, WaitOptions, WaitStatus};
+
+use super::actions::Helpers;
+use super::child::Child;
+use super::mailbox::{Mailbox, Report, Stop};
+use super::options::Options;
+use super::reach::Reach;
+use super::reason::{Reason, Status, signal_name};
+use super::restart::{Restarts, Why};
+use super::shared::Shared;
+use super::signals::{Signals, Waker};
+use super::start::Starter;
+use super::table::{self, Action, Event, State};
+use super::tty::Terminal;
+use super::watch::Watch;
+use super::{ends, sys};
+
+/// SIGKILL is sent again to what survived it after this long (something forked meanwhile, or cannot be interrupted).
+const KILL_CHECK: Duration = Duration::from_millis(100);
+/// After so many rounds it is said that something cannot be killed.
+const KILL_ROUNDS_SAID: u32 = 50;
+/// How often an adopted child's leftovers are looked at: no SIGCHLD tells of them.
+const LEFTOVER_CHECK: Duration = Duration::from_millis(100);
+/// How long the exit status of an adopted child is waited for: its parent has to reap it first.
+const STATUS_PATIENCE: Duration = Duration::from_secs(1);
+/// Time between two scans of the child's descriptors.
+const SCAN_INTERVAL: Duration = Duration::from_secs(30);
+/// The first one, which growth is measured from.
+const FIRST_SCAN: Duration = Duration::from_secs(2);
+/// The longest wait while no governor shows signs of life for the supervisor.
+const BEAT_INTERVAL: Duration = Duration::from_secs(1);
+
+/// When things are due, on the monotonic clock.
+#[derive(Debug, Default)]
+struct Timers {
+    grace: Option<Duration>,
+    kill_check: Option<Duration>,
+    backoff: Option<Duration>,
+    scan: Option<Duration>,
+    leftovers: Option<Duration>,
+}
+
+/// What is known about the life that runs.
+#[derive(Debug, Default)]
+pub(crate) struct Facts {
+    /// When it started, on the monotonic clock.
+    pub(crate) started: Duration,
+    /// How the main process ended.
+    pub(crate) status: Option<Status>,
+    /// SIGTERM for memory went out.
+    pub(crate) stop: Option<Stop>,
+    /// SIGKILL went out.
+    pub(crate) killed: bool,
+    /// SIGKILL rounds so far.
+    kill_rounds: u32,
+    /// The main process ended before the others.
+    main_gone: bool,
+    /// The group's `oom_kill` counter when it started.
+    pub(crate) oom_kills_before: Option<u64>,
+    /// What of its growth has been told.
+    oom_kills_told: u64,
+    /// A ^C or ^\ of the terminal went to the child, not to us.
+    interrupted: bool,
+}
+
+/// A running supervisor.
+pub(crate) struct Lives {
+    pub(crate) options: Options,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) mailbox: Arc<Mailbox>,
+    pub(crate) starter: Starter,
+    pub(crate) helpers: Helpers,
+    pub(crate) restarts: Restarts,
+    pub(crate) terminal: Option<Terminal>,
+    waker: Waker,
+    signals: Signals,
+    clock: MonotonicClock,
+    state: State,
+    timers: Timers,
+    pub(crate) child: Option<Child>,
+    pub(crate) watch: Option<Watch>,
+    reach: Option<Reach>,
+    pub(crate) facts: Facts,
+    /// The signal with which we were asked to end.
+    asked: Option<i32>,
+    next_delay: Duration,
+    end: Option<Why>,
+    exit_code: u8,
+}
+
+impl Lives {
+    /// Everything is set up; no child runs yet.
+    pub(crate) fn new(
+        options: Options,
+        shared: Arc<Shared>,
+        mailbox: Arc<Mailbox>,
+        starter: Starter,
+        terminal: Option<Terminal>,
+        waker: Waker,
+        signals: Signals,
+    ) -> Lives {
+        Lives {
+            restarts: Restarts::new(options.restart, options.backoff, options.max_restarts),
+            helpers: Helpers::new(starter.helpers.clone()),
+            options,
+            shared,
+            mailbox,
+            starter,
+            terminal,
+            waker,
+            signals,
+            clock: MonotonicClock,
+            state: State::Starting,
+            timers: Timers::default(),
+            child: None,
+            watch: None,
+            reach: None,
+            facts: Facts::default(),
+            asked: None,
+            next_delay: Duration::ZERO,
+            end: None,
+            exit_code: 0,
+        }
+    }
+
+    /// Runs until there is no further life; returns the exit code.
+    pub(crate) fn run(&mut self) -> u8 {
+        self.act(Action::Start);
+        while self.state != State::Exited {
+            self.wait();
+            self.shared.beat.busy();
+            self.hear_signals();
+            self.hear_governor();
+            self.hear_requests();
+            self.look_at_adopted();
+            self.look_at_timers();
+        }
+        self.helpers.end();
+        self.exit_code
+    }
+
+    /// Sleeps until something happens or is due.
+    fn wait(&mut self) {
+        self.shared.beat.idle();
+        let now = self.clock.now();
+        let timers = &self.timers;
+        let due = [timers.grace, timers.kill_check, timers.backoff, timers.scan, timers.leftovers, self.helpers.deadline()];
+        let beat = self.watch.is_none().then(|| now + BEAT_INTERVAL);
+        let timeout = due.into_iter().flatten().chain(beat).min().map(|at| {
+            let left = at.saturating_sub(now);
+            Timespec { tv_sec: left.as_secs().try_into().unwrap_or(i64::MAX), tv_nsec: left.subsec_nanos().into() }
+        });
+        let adopted: Option<&OwnedFd> = match (&self.child, self.facts.status) {
+            (Some(child), None) if child.adopted => child.pidfd.as_ref(),
+            _ => None,
+        };
+        let mut fds = vec![PollFd::new(&self.waker, PollFlags::IN)];
+        fds.extend(adopted.map(|pidfd| PollFd::new(pidfd, PollFlags::IN)));
+        // EINTR is a signal that has set the waker as well; nothing else can fail with valid descriptors.
+        rustix::event::poll(&mut fds, timeout.as_ref()).ok();
+        self.waker.clear();
+    }
+
+    /// Feeds one event to the table and does what it says.
+    fn feed(&mut self, event: Event) {
+        let (state, actions) = table::next(self.state, event);
+        if state != self.state {
+            self.state = state;
+            self.shared.set_state(state);
+        }
+        for action in actions {
+            self.act(*action);
+        }
+    }
+
+    fn act(&mut self, action: Action) {
+        let now = self.clock.now();
+        match action {
+            Action::Start => self.start(),
+            Action::SendStop => self.send_stop(),
+            Action::RepeatStop => {
+                if let (Some(signal), Some(reach)) = (self.asked.and_then(Signal::from_named_raw), &mut self.reach) {
+                    reach.signal(signal);
+                }
+            }
+            Action::ArmGrace => self.timers.grace = Some(now + self.options.grace),
+            Action::SendKill => self.send_kill(),
+            Action::ArmKillCheck => {
+                self.timers.grace = None;
+                self.timers.kill_check = Some(now + KILL_CHECK);
+            }
+            Action::EndLife => self.end_life(),
+            Action::ArmBackoff => {
+                self.shared.set_next_start(Some(now + self.next_delay));
+                self.timers.backoff = Some(now + self.next_delay);
+            }
+            Action::Disarm => {
+                self.timers = Timers::default();
+                self.shared.set_next_start(None);
+            }
+            Action::Finish => self.finish(),
+        }
+    }
+
+    fn hear_signals(&mut self) {
+        let signals: Vec<i32> = self.signals.take().collect();
+        for signal in signals {
+            match signal {
+                libc::SIGCHLD => self.reap(),
+                libc::SIGTERM | libc::SIGINT => self.ask_stop(signal),
+                libc::SIGCONT => {
+                    if let (Some(terminal), Some(child)) = (&self.terminal, &self.child) {
+                        terminal.resume(child.pid);
+                    }
+                }
+                libc::SIGWINCH => self.starter.resize_pty(self.child.as_ref()),
+                // Meant for the program itself: others of its group may die of a signal that they do not catch.
+                other => {
+                    if let (Some(signal), Some(child)) = (Signal::from_named_raw(other), &self.child)
+                        && child.signal(signal).is_ok()
+                    {
+                        self.shared.tell("signal", &format!("SIG{} passed on to pid {}", signal_name(other), child.pid));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Asked to end by a signal, or over the control socket.
+    fn ask_stop(&mut self, signal: i32) {
+        let first = self.asked.replace(signal).is_none();
+        if first {
+            self.shared.tell("signal", &format!("SIG{}: stopping", signal_name(signal)));
+        }
+        let already = first && self.state == State::Stopping;
+        if !already {
+            self.feed(Event::StopAsked);
+        }
+    }
+
+    /// Reaps every child that ended: the main process, helpers, orphans that came to us.
+    fn reap(&mut self) {
+        let options = WaitOptions::NOHANG | WaitOptions::UNTRACED | WaitOptions::CONTINUED;
+        while let Ok(Some((pid, status))) = rustix::process::wait(options) {
+            let main = self.child.as_ref().is_some_and(|child| child.pid == pid && !child.adopted);
+            if main && status.stopped() {
+                self.main_stopped(&status);
+            } else if main && !status.continued() {
+                self.main_ended(Status::from_raw(status.as_raw()));
+            } else if !status.stopped() && !status.continued() {
+                self.helpers.reaped(pid, &status, &self.shared);
+            }
+        }
+        self.look_for_oom_kills();
+        self.look_whether_gone();
+    }
+
+    /// ^Z, or it touched the terminal from the background.
+    fn main_stopped(&mut self, status: &WaitStatus) {
+        let by_terminal = status.stopping_signal().is_some_and(|s| [libc::SIGTSTP, libc::SIGTTIN, libc::SIGTTOU].contains(&s));
+        if let (Some(terminal), Some(child), true) = (&self.terminal, &self.child, by_terminal)
+            && let Err(error) = terminal.stop_with(child.pid)
+        {
+            self.shared.warn(&format!("cannot stop with the program: {error}"));
+        }
+    }
+
+    fn main_ended(&mut self, status: Status) {
+        if self.facts.status.replace(status).is_some() {
+            return;
+        }
+        let (Some(terminal), Some(child)) = (&self.terminal, &self.child) else { return };
+        // ^C goes to the foreground group, which is the child's: that a person ended it shows in how it died.
+        let by_terminal = status.signal().is_some_and(|s| s == libc::SIGINT || s == libc::SIGQUIT) || status.code() == Some(130);
+        if by_terminal && terminal.is_held_by(child.pid) && self.asked.is_none() {
+            self.facts.interrupted = true;
+            self.asked = Some(libc::SIGINT);
+        }
+        terminal.take_back(child.pid);
+    }
+
+    /// An adopted child is not ours to wait for: its pidfd tells when, and on newer kernels how, it ended.
+    fn look_at_adopted(&mut self) {
+        let Some(child) = &self.child else { return };
+        if !child.adopted || self.facts.status.is_some() || super::child::identify(child.pid) == Some(child.process) {
+            return;
+        }
+        let mut status = Status::Unknown;
+        if let Some(pidfd) = &child.pidfd {
+            // Readable: it is a zombie. Hung up: reaped, and only then does the kernel tell.
+            let patience = Timespec { tv_sec: STATUS_PATIENCE.as_secs().try_into().unwrap_or(1), tv_nsec: 0 };
+            let mut fds = [PollFd::new(pidfd, PollFlags::HUP)];
+            rustix::event::poll(&mut fds, Some(&patience)).ok();
+            status = sys::pidfd_exit_status(pidfd.as_fd()).map_or(Status::Unknown, Status::from_raw);
+        }
+        self.main_ended(status);
+        self.look_whether_gone();
+    }
+
+    /// After the main process ended: are others left, or is this life over?
+    fn look_whether_gone(&mut self) {
+        if self.facts.status.is_none() || matches!(self.state, State::BackingOff | State::Exited) {
+            return;
+        }
+        let left = self.reach.as_mut().map_or(0, Reach::left);
+        if left == 0 {
+            self.timers.leftovers = None;
+            let event = self.judge();
+            self.feed(event);
+            return;
+        }
+        self.timers.leftovers = Some(self.clock.now() + LEFTOVER_CHECK);
+        if !std::mem::replace(&mut self.facts.main_gone, true) {
+            if self.state == State::Running {
+                let text = format!("the main process ended and left {left} others: stopping them (run it in the foreground)");
+                self.shared.tell("signal", &text);
+            }
+            self.feed(Event::MainGone);
+        }
+    }
+
+    fn hear_governor(&mut self) {
+        while let Some(report) = self.mailbox.take() {
+            match report {
+                Report::Changed(decision) => self.shared.level_changed(&decision),
+                Report::Due(stages, decision) => self.stages_due(stages, &decision),
+            }
+        }
+        if let Some(stop) = self.mailbox.take_stop() {
+            self.facts.stop = Some(stop);
+            self.shared.stopped_for_memory(&stop, self.options.grace);
+            self.wake_stopped();
+            self.feed(Event::MemoryStop);
+        }
+        self.look_for_oom_kills();
+    }
+
+    fn hear_requests(&mut self) {
+        let requests = self.shared.take_requests();
+        if requests.limits_changed {
+            self.starter.save_state(self.child.as_ref(), &self.shared, self.restarts.total);
+        }
+        if requests.stop {
+            self.ask_stop(libc::SIGTERM);
+        }
+    }
+
+    fn look_at_timers(&mut self) {
+        let now = self.clock.now();
+        let take = |timer: &mut Option<Duration>| timer.is_some_and(|at| at <= now) && timer.take().is_some();
+        if take(&mut self.timers.grace) {
+            self.feed(Event::GraceOver);
+        }
+        if take(&mut self.timers.kill_check) {
+            self.look_whether_gone();
+            self.feed(Event::KillOver);
+        }
+        if take(&mut self.timers.leftovers) {
+            self.look_whether_gone();
+        }
+        if take(&mut self.timers.backoff) {
+            self.feed(Event::BackoffOver);
+        }
+        if take(&mut self.timers.scan) {
+            self.shared.scan_descriptors();
+            self.timers.scan = Some(now + SCAN_INTERVAL);
+        }
+        self.helpers.look_at_deadline(now, &self.shared);
+    }
+
+    /// Counts what the kernel killed while the main process lives on.
+    fn look_for_oom_kills(&mut self) {
+        let (Some(before), Some(now)) = (self.facts.oom_kills_before, self.shared.oom_kills()) else { return };
+        let grown = now.saturating_sub(before);
+        if grown > self.facts.oom_kills_told && self.facts.status.is_none() {
+            let n = grown - self.facts.oom_kills_told;
+            self.facts.oom_kills_told = grown;
+            self.shared.warn(&format!("the kernel killed {n} of its processes for memory (oom_kill); the main process lives on"));
+        }
+    }
+
+    fn send_stop(&mut self) {
+        if let Some(watch) = &self.watch {
+            watch.life.armed.store(false, Ordering::SeqCst);
+        }
+        let signal = self.asked.and_then(Signal::from_named_raw).unwrap_or(Signal::TERM);
+        if let Some(reach) = &mut self.reach
+            && !self.facts.interrupted
+        {
+            let sent = reach.signal(signal);
+            let grace = units::duration(self.options.grace);
+            self.shared.tell("stage", &format!("SIG{} sent {sent}; SIGKILL in {grace}", signal_name(signal.as_raw())));
+        }
+        self.wake_stopped();
+    }
+
+    /// A stopped process takes no SIGTERM before it is continued.
+    fn wake_stopped(&mut self) {
+        let Some(child) = &self.child else { return };
+        let identity = plimsoll::gauge::process::read_identity(&plimsoll::gauge::Root::default(), child.pid.as_raw_nonzero().get());
+        if identity.is_ok_and(|identity| identity.state == b'T')
+            && let Some(reach) = &mut self.reach
+        {
+            reach.signal(Signal::CONT);
+        }
+    }
+
+    fn send_kill(&mut self) {
+        let Some(reach) = &mut self.reach else { return };
+        self.facts.kill_rounds += 1;
+        let killed = reach.kill();
+        if !std::mem::replace(&mut self.facts.killed, true) {
+            let grace = units::duration(self.options.grace);
+            self.shared.tell("stage", &format!("SIGKILL sent to {killed} processes: still there {grace} after the stop signal"));
+        } else if self.facts.kill_rounds == KILL_ROUNDS_SAID {
+            self.shared.warn(&format!("{killed} processes survive SIGKILL (uninterruptible); still trying"));
+        }
+    }
+
+    fn start(&mut self) {
+        self.facts = Facts { started: self.clock.now(), oom_kills_before: self.shared.oom_kills(), ..Facts::default() };
+        let first = self.restarts.total == 0;
+        match self.starter.start(&self.options, self.terminal.as_ref(), &self.shared) {
+            Ok(child) => {
+                self.begin(child);
+                self.feed(Event::Started);
+            }
+            Err(error) => {
+                self.shared.warn(&format!("{}\n  hint: {}", error.what, error.hint));
+                self.facts.status = Some(Status::NotStarted(error.code));
+                let event = if first {
+                    self.end = Some(Why::Policy);
+                    Event::StartFailedEnd
+                } else {
+                    match self.judge() {
+                        Event::GoneRestart => Event::StartFailedRetry,
+                        _ => Event::StartFailedEnd,
+                    }
+                };
+                self.feed(event);
+            }
+        }
+    }
+
+    /// Takes over a child that is already there, instead of starting one.
+    pub(crate) fn take_over(&mut self, child: Child, oom_kills_before: Option<u64>, restarts: u64) {
+        self.facts = Facts { started: self.clock.now(), oom_kills_before, ..Facts::default() };
+        self.restarts.total = restarts;
+        self.begin(child);
+        self.feed(Event::Started);
+        while self.state != State::Exited {
+            self.wait();
+            self.step();
+        }
+    }
+
+    fn step(&mut self) {
+        self.shared.beat.busy();
+        self.hear_signals();
+        self.hear_governor();
+        self.hear_requests();
+        self.look_at_adopted();
+        self.look_at_timers();
+    }
+
+    /// A child runs: watch it.
+    fn begin(&mut self, child: Child) {
+        self.starter.save_state(Some(&child), &self.shared, self.restarts.total);
+        self.shared.child_started(&child);
+        match self.starter.watch(&child, &self.shared, &self.mailbox) {
+            Ok(watch) => {
+                self.reach = Some(Reach::new(child.pid, child.adopted, watch.bond.clone(), self.starter.helpers.clone()));
+                self.shared.set_watch(&watch);
+                self.watch = Some(watch);
+            }
+            Err(error) => {
+                self.reach = self.starter.reach_without_watch(&child);
+                self.shared.warn(&format!("cannot govern: {error}"));
+            }
+        }
+        self.timers.scan = Some(self.clock.now() + FIRST_SCAN);
+        self.child = Some(child);
+    }
+
+    fn judge(&mut self) -> Event {
+        ends::judge(self)
+    }
+
+    fn end_life(&mut self) {
+        ends::end_life(self);
+    }
+
+    fn finish(&mut self) {
+        ends::finish(self);
+    }
+
+    fn stages_due(&mut self, stages: u32, decision: &plimsoll::governor::Decision) {
+        super::actions::fire(self, stages, decision);
+    }
+}
