@@ -35,6 +35,8 @@ mod split;
 mod spool;
 mod stats;
 mod sys;
+#[cfg(test)]
+mod testing;
 mod write;
 mod writer;
 

@@ -1,12 +1,13 @@
 //! From frames to lines. One state machine per stream, the same for sealing and for reading what is not sealed yet, so both give the
 //! same lines at the same positions. Memory: the unfinished line of each stream, at most `max_line_bytes`.
 //!
-//! The position of a line is that of its last byte (its line end, or the last byte of a piece; a line that a break frame ends has the
-//! break's position), so positions rise in the order in which lines are complete, across all streams.
+//! The position of an entry is that of the byte which completed it: the line end; the first byte behind a piece; the frame of a break;
+//! the second byte of a gap's frame (its first completes a line that the gap cut off). So positions are unique and rise in the order
+//! in which entries are complete, across all streams.
 //!
-//! Around a gap: the unfinished line before it is discarded (its end lies in the dropped bytes), and after a gap whose last dropped
-//! byte was not a line end everything up to the next line end is discarded too. Both lines count as dropped, so a line is stored whole
-//! or counted in exactly one gap.
+//! Around a gap with an exact count: the unfinished line before it is discarded (its end lies in the dropped bytes), and after a gap
+//! whose last dropped byte was not a line end everything up to the next line end is discarded too. Both lines count as dropped, so a
+//! line is stored whole or counted in exactly one gap. Around any other gap everything that is there is kept.
 
 use crate::frame::{FLAG_GOES_ON, Frame, GapNote, Kind};
 use crate::{GapReason, Stream};
@@ -22,8 +23,8 @@ pub(crate) enum Found<'a> {
         unterminated: bool,
     },
     Gap {
-        /// `None`: unknown.
-        lines: Option<u64>,
+        /// Exact if `reason` is; otherwise at least so many.
+        lines: u64,
         bytes: u64,
         from_unix_ns: u64,
         to_unix_ns: u64,
@@ -119,14 +120,15 @@ impl State {
             }
             self.skipping = false;
         }
-        let line = |text, continued| Found::Line { text, continued, unterminated: false };
-        for end in memchr::memchr_iter(b'\n', &bytes[at..]).map(|e| e + at).collect_from(at) {
+        let from = at;
+        for end in memchr::memchr_iter(b'\n', &bytes[from..]) {
+            let end = from + end;
             at = self.pieces(frame, bytes, at, end, max, out);
             if self.partial.is_empty() {
-                out(frame.byte(end), line(&bytes[at..end], false));
+                out(frame.byte(end), line(&bytes[at..end], Ends::AtLineEnd));
             } else {
                 self.partial.extend_from_slice(&bytes[at..end]);
-                out(frame.byte(end), line(&self.partial, false));
+                out(frame.byte(end), line(&self.partial, Ends::AtLineEnd));
                 self.partial.clear();
             }
             at = end + 1;
@@ -139,4 +141,69 @@ impl State {
             self.partial.extend_from_slice(&bytes[at..]);
         }
     }
+
+    /// Hands out full pieces while more than `max` bytes of one line stand before `end`; returns where the rest begins.
+    fn pieces(
+        &mut self,
+        frame: &Frame,
+        bytes: &[u8],
+        mut at: usize,
+        end: usize,
+        max: usize,
+        out: &mut dyn FnMut(u64, Found<'_>),
+    ) -> usize {
+        while self.partial.len() + (end - at) > max {
+            let more = max - self.partial.len().min(max);
+            let piece = &bytes[at..at + more];
+            at += more;
+            if self.partial.is_empty() {
+                out(frame.byte(at), line(piece, Ends::GoesOn));
+            } else {
+                self.partial.extend_from_slice(piece);
+                out(frame.byte(at), line(&self.partial, Ends::GoesOn));
+                self.partial.clear();
+            }
+        }
+        at
+    }
+
+    fn gap(&mut self, frame: &Frame, note: GapNote, out: &mut dyn FnMut(u64, Found<'_>)) {
+        if !note.reason.is_exact() && !self.partial.is_empty() {
+            // Nobody counted this line: what there is of it is kept.
+            out(frame.position, line(&self.partial, Ends::Bare));
+        }
+        self.partial.clear();
+        // A line that an earlier gap has counted already ends, or goes on, in this one.
+        let counted = u64::from(self.skipping);
+        let GapNote { newlines, bytes, from_unix_ns, to_unix_ns, open, reason } = note;
+        let lines = (newlines + u64::from(open)).saturating_sub(counted);
+        self.skipping = open;
+        out(frame.position + 1, Found::Gap { lines, bytes, from_unix_ns, to_unix_ns, reason });
+    }
+
+    fn line_break(&mut self, frame: &Frame, out: &mut dyn FnMut(u64, Found<'_>)) {
+        let goes_on = frame.flags & FLAG_GOES_ON != 0;
+        if !self.partial.is_empty() {
+            out(frame.position, line(&self.partial, if goes_on { Ends::GoesOn } else { Ends::Bare }));
+            self.partial.clear();
+        }
+        if !goes_on {
+            self.skipping = false;
+        }
+    }
 }
+
+/// How a line's bytes end.
+enum Ends {
+    AtLineEnd,
+    GoesOn,
+    Bare,
+}
+
+fn line(text: &[u8], ends: Ends) -> Found<'_> {
+    Found::Line { text, continued: matches!(ends, Ends::GoesOn), unterminated: matches!(ends, Ends::Bare) }
+}
+
+#[cfg(test)]
+#[path = "split_tests.rs"]
+mod tests;

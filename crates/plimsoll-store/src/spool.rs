@@ -129,7 +129,8 @@ impl Spool {
     /// Appends whole frames that begin at `position`. After an error the same call may be made again.
     fn append(&self, position: u64, frames: &[u8]) -> io::Result<()> {
         let mut files = self.files.lock();
-        let full = files.segments.back().is_none_or(|(start, end)| end - start >= self.segment_bytes || *end != position);
+        let full =
+            files.segments.back().is_none_or(|(start, end)| end - start >= self.segment_bytes || *end != position);
         if full {
             files.current = Some(segment::create(&self.dir, position)?);
             files.segments.push_back((position, position));

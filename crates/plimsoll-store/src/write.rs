@@ -66,7 +66,7 @@ struct Work {
 /// The sealer thread's loop (`told_lost`: a gap for a lost database is written already); ends when the store closes and everything is sealed, or when it is told to give up.
 pub(crate) fn run(core: &Core, database: Option<Opened>, told_lost: bool) {
     // Without the right to be nicer there is nothing to do about it.
-    drop(rustix::process::setpriority_process(None, NICE));
+    rustix::process::setpriority_process(None, NICE).unwrap_or_default();
     let mut sealer = Sealer {
         core,
         told_lost,
