@@ -48,7 +48,11 @@ impl Sink for Place {
         match self {
             Place::Store(intake) => {
                 let stream = if stream == STDERR { Stream::Stderr } else { Stream::Stdout };
-                let landed = intake.read_from(stream, fd, at_unix_ns)?;
+                let landed = intake.read_from(stream, fd, at_unix_ns).map_err(|error| match error.kind() {
+                    // The tail tells "nothing now" from a failure by its number.
+                    io::ErrorKind::WouldBlock => rustix::io::Errno::AGAIN.into(),
+                    _ => error,
+                })?;
                 see(landed.data);
                 Ok(Landing { bytes: landed.bytes, more: landed.more })
             }
