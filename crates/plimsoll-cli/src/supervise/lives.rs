@@ -35,8 +35,8 @@ const KILL_CHECK: Duration = Duration::from_millis(100);
 const KILL_ROUNDS_SAID: u32 = 50;
 /// How often an adopted child's leftovers are looked at: no SIGCHLD tells of them.
 const LEFTOVER_CHECK: Duration = Duration::from_millis(100);
-/// How long the exit status of an adopted child is waited for: its parent has to reap it first.
-const STATUS_PATIENCE: Duration = Duration::from_secs(1);
+/// How long the exit status of an adopted child is waited for: its parent has to reap it first, and some take seconds.
+const STATUS_PATIENCE: Duration = Duration::from_secs(5);
 /// Time between two scans of the child's descriptors.
 const SCAN_INTERVAL: Duration = Duration::from_secs(30);
 /// The first one, which growth is measured from.
@@ -55,6 +55,8 @@ struct Timers {
     backoff: Option<Duration>,
     scan: Option<Duration>,
     leftovers: Option<Duration>,
+    /// The exit status of an adopted child is given up.
+    status: Option<Duration>,
 }
 
 /// What is known about the life that runs.
@@ -183,7 +185,7 @@ impl Lives {
         self.shared.beat.idle();
         let now = self.clock.now();
         let timers = &self.timers;
-        let due = [timers.grace, timers.kill_check, timers.backoff, timers.scan, timers.leftovers, self.helpers.deadline()];
+        let due = [timers.grace, timers.kill_check, timers.backoff, timers.scan, timers.leftovers, timers.status, self.helpers.deadline()];
         let beat = self.watch.is_none().then(|| now + BEAT_INTERVAL);
         let timeout = due.into_iter().flatten().chain(beat).min().map(|at| {
             let left = at.saturating_sub(now);
@@ -194,7 +196,9 @@ impl Lives {
             _ => None,
         };
         let mut fds = vec![PollFd::new(&self.waker, PollFlags::IN)];
-        fds.extend(adopted.map(|pidfd| PollFd::new(pidfd, PollFlags::IN)));
+        // A zombie stays readable; a hang-up, which needs no asking for, says that it was reaped.
+        let of_interest = if timers.status.is_some() { PollFlags::empty() } else { PollFlags::IN };
+        fds.extend(adopted.map(|pidfd| PollFd::new(pidfd, of_interest)));
         // EINTR is a signal that has set the waker as well; nothing else can fail with valid descriptors.
         rustix::event::poll(&mut fds, timeout.as_ref()).ok();
         self.waker.clear();
@@ -328,15 +332,15 @@ impl Lives {
         if !child.adopted || self.facts.status.is_some() || super::child::identify(child.pid) == Some(child.process) {
             return;
         }
-        let mut status = Status::Unknown;
-        if let Some(pidfd) = &child.pidfd {
-            // Readable: it is a zombie. Hung up: reaped, and only then does the kernel tell.
-            let patience = Timespec { tv_sec: STATUS_PATIENCE.as_secs().try_into().unwrap_or(1), tv_nsec: 0 };
-            let mut fds = [PollFd::new(pidfd, PollFlags::HUP)];
-            rustix::event::poll(&mut fds, Some(&patience)).ok();
-            status = sys::pidfd_exit_status(pidfd.as_fd()).map_or(Status::Unknown, Status::from_raw);
+        // Readable: it is a zombie. Hung up: reaped, and only then does the kernel tell.
+        let told = child.pidfd.as_ref().and_then(|pidfd| sys::pidfd_exit_status(pidfd.as_fd()));
+        let now = self.clock.now();
+        let until = *self.timers.status.get_or_insert(now + STATUS_PATIENCE);
+        if told.is_none() && now < until && child.pidfd.is_some() {
+            return;
         }
-        self.main_ended(status);
+        self.timers.status = None;
+        self.main_ended(told.map_or(Status::Unknown, Status::from_raw));
         self.look_whether_gone();
     }
 
