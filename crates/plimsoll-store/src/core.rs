@@ -1,17 +1,18 @@
 //! What the threads of one open store share.
 
-use std::sync::Arc;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread::Thread;
+use std::time::Duration;
 
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 
+use crate::recover::unknown;
 use crate::ring::Ring;
 use crate::spool::Spool;
 use crate::stats::{Tally, Trouble};
 use crate::writer::Writer;
-use crate::{Settings, Stream};
+use crate::{GapReason, Settings, Stream, clock};
 
 /// Bytes in the spool, not yet sealed, that make a chunk worth sealing.
 pub(crate) const SEAL_BYTES: u64 = 1 << 20;
@@ -31,8 +32,16 @@ pub(crate) struct Core {
     spooler: OnceLock<Thread>,
     sealer: OnceLock<Thread>,
     closing: AtomicBool,
-    spooler_done: AtomicBool,
     give_up: AtomicBool,
+    ended: Mutex<Ended>,
+    someone_ended: Condvar,
+}
+
+/// Which of the two threads have returned from their loop.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Ended {
+    pub(crate) spooler: bool,
+    pub(crate) sealer: bool,
 }
 
 impl std::fmt::Debug for Core {
@@ -55,8 +64,9 @@ impl Core {
             spooler: OnceLock::new(),
             sealer: OnceLock::new(),
             closing: AtomicBool::new(false),
-            spooler_done: AtomicBool::new(false),
             give_up: AtomicBool::new(false),
+            ended: Mutex::new(Ended::default()),
+            someone_ended: Condvar::new(),
         }
     }
 
@@ -118,14 +128,37 @@ impl Core {
         self.closing.load(Ordering::SeqCst)
     }
 
-    pub(crate) fn spooler_is_done(&self) {
-        self.spooler_done.store(true, Ordering::SeqCst);
+    /// Says that one of the threads has left its loop.
+    pub(crate) fn has_ended(&self, who: impl FnOnce(&mut Ended)) {
+        who(&mut self.ended.lock());
+        self.someone_ended.notify_all();
         self.wake_sealer();
+    }
+
+    /// Waits at most `limit` for both threads to leave their loops.
+    pub(crate) fn wait_for_end(&self, limit: Duration) -> Ended {
+        let until = clock::monotonic().saturating_add(limit);
+        let mut ended = self.ended.lock();
+        while *ended != (Ended { spooler: true, sealer: true }) {
+            let left = until.saturating_sub(clock::monotonic());
+            if left.is_zero() {
+                break;
+            }
+            self.someone_ended.wait_for(&mut ended, left);
+        }
+        *ended
     }
 
     /// Closing, and nothing more will come into the spool.
     pub(crate) fn spool_is_final(&self) -> bool {
-        self.spooler_done.load(Ordering::SeqCst)
+        self.is_closing() && self.ended.lock().spooler
+    }
+
+    /// Records that older lines went with their database, and says so in the log itself.
+    pub(crate) fn database_was_lost(&self, said: &str) {
+        let now = clock::unix_ns();
+        self.writer.lock().add_gap(Stream::Plimsoll, unknown(GapReason::DatabaseLost, now));
+        self.note(said, now);
     }
 
     /// The closing deadline has passed: threads end where they are; what is in ring and spool stays there.

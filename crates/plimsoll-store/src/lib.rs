@@ -24,7 +24,9 @@ mod error;
 mod frame;
 mod intake;
 mod level;
+mod open;
 mod recover;
+mod retain;
 mod ring;
 mod schema;
 mod segment;
@@ -33,13 +35,18 @@ mod split;
 mod spool;
 mod stats;
 mod sys;
+#[cfg(test)]
+mod testing;
+mod write;
 mod writer;
 
 pub use error::StoreError;
 pub use intake::{Intake, Landed};
 pub use level::LogLevel;
+pub use open::{Closed, Heartbeat, Recovery, Store, open};
 pub use recover::Interrupted;
 pub use settings::{
     DEFAULT_MAX_LINE_BYTES, DEFAULT_RETAIN_BYTES, DEFAULT_RING_BYTES, DEFAULT_SEAL_AFTER, DEFAULT_SPOOL_BYTES,
     GapReason, Settings, Stream,
 };
+pub use stats::{Stats, StreamStats};

@@ -7,9 +7,10 @@ use crate::writer::{Writer, mode, pattern};
 use crate::{GapReason, Stream};
 
 /// What became of the read in flight.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Interrupted {
     /// No read was in flight.
+    #[default]
     None,
     /// The read had not happened, or was already committed: nothing to do.
     Forgotten,

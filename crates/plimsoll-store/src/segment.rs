@@ -4,8 +4,9 @@
 //! Then the frames from `start` on, byte for byte as in the ring; a frame never spans two segments, and a segment begins where the one
 //! before it ends.
 //!
-//! At open every frame is checked (about 1 GB/s). Only the end of the newest segment may be torn: it is cut there, once. Anything else
-//! is damage, reported with path and offset and left as it is.
+//! At open every frame is checked (about 1 GB/s). Only the end of the newest segment may be torn: it is cut there, once. A segment that
+//! is missing between two others becomes a gap of unknown count. Anything else is damage, reported with path and offset and left as
+//! it is.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
@@ -235,6 +236,8 @@ pub(crate) struct Checked {
     pub(crate) segments: Vec<(u64, u64)>,
     /// Bytes cut from the newest segment's torn end.
     pub(crate) torn_bytes: u64,
+    /// Places between two segments where one is missing.
+    pub(crate) holes: u64,
 }
 
 /// Checks every frame of the spool; cuts the torn end of the newest segment.
@@ -244,11 +247,12 @@ pub(crate) fn check(dir: &Path) -> Result<Checked, StoreError> {
     for (i, start) in starts.iter().copied().enumerate() {
         let path = path(dir, start);
         let newest = i + 1 == starts.len();
-        if let Some((_, end)) = checked.segments.last()
-            && *end != start
-        {
-            let what = format!("the segment before it ends at position {end:#x}: frames are missing in between");
-            return Err(StoreError::Damaged { path, offset: 0, what });
+        if let Some((_, end)) = checked.segments.last() {
+            if start < *end {
+                let what = format!("the segment before it goes up to position {end:#x}: they overlap");
+                return Err(StoreError::Damaged { path, offset: 0, what });
+            }
+            checked.holes += u64::from(start > *end);
         }
         let len = std::fs::metadata(&path).map_err(StoreError::io("stat", &path))?.len();
         if newest && len < SEGMENT_HEADER {

@@ -1,7 +1,8 @@
 //! The spooler: writes committed frames from the ring's memory to the newest segment file, then frees them in the ring. It sleeps
 //! without a timeout while there is nothing, and writes at most about 200 times a second in a flood (5 ms apart, or 1 MiB at once).
 //!
-//! Bounded by `spool_bytes` on disk: at the budget it waits until the sealer frees a segment, so the ring fills and drops are counted.
+//! Bounded by `spool_bytes` on disk, and by a floor of free disk that is left for the sealer (an eighth of the filesystem, at most
+//! 64 MiB): at either it waits until the sealer frees a segment, so the ring fills and drops are counted.
 //! A write that fails (disk full, I/O error) is tried again at the same offset after 100 ms, 200 ms … 1 s: what a part of a write left
 //! behind is written over.
 
@@ -27,6 +28,12 @@ const BATCH_BYTES: u64 = 1 << 20;
 const PACE: Duration = Duration::from_millis(5);
 const FIRST_RETRY: Duration = Duration::from_millis(100);
 const LAST_RETRY: Duration = Duration::from_secs(1);
+/// Free disk that the spooler never takes: the sealer needs it to turn spool into (smaller) chunks.
+const FLOOR_BYTES: u64 = 64 << 20;
+/// The floor of a small filesystem is this part of its size.
+const FLOOR_PART: u64 = 8;
+/// How often the free disk is looked at, in bytes written: it may sink below the floor by this much.
+const LOOK_EVERY_BYTES: u64 = 1 << 20;
 
 /// The segment files and what they hold.
 #[derive(Debug)]
@@ -36,6 +43,10 @@ pub(crate) struct Spool {
     /// A segment with this many bytes is followed by a new one: 16 MiB, or a quarter of the budget.
     segment_bytes: u64,
     used: AtomicU64,
+    /// Bytes that may still be written before the free disk is looked at again.
+    unchecked: AtomicU64,
+    /// What the budget may be exceeded by, so that a break can be spooled which lets segments go.
+    overdraft: AtomicU64,
     files: Mutex<Files>,
 }
 
@@ -54,7 +65,12 @@ impl Spool {
         let used = segments.iter().map(|(start, end)| end - start + SEGMENT_HEADER).sum();
         let files = Files { segments: segments.iter().copied().collect(), ..Files::default() };
         let segment_bytes = SEGMENT_BYTES.min(budget / 4);
-        Spool { dir, budget, segment_bytes, used: AtomicU64::new(used), files: Mutex::new(files) }
+        let (unchecked, overdraft) = (AtomicU64::new(0), AtomicU64::new(0));
+        Spool { dir, budget, segment_bytes, used: AtomicU64::new(used), unchecked, overdraft, files: Mutex::new(files) }
+    }
+
+    pub(crate) fn segment_bytes(&self) -> u64 {
+        self.segment_bytes
     }
 
     pub(crate) fn dir(&self) -> &std::path::Path {
@@ -66,13 +82,48 @@ impl Spool {
         self.used.load(Ordering::Relaxed)
     }
 
-    fn has_room(&self, bytes: u64) -> bool {
-        self.used() + bytes + SEGMENT_HEADER <= self.budget
-    }
-
     /// Start position of the oldest segment.
     pub(crate) fn oldest(&self) -> Option<u64> {
         self.files.lock().segments.front().map(|(start, _)| *start)
+    }
+
+    pub(crate) fn set_overdraft(&self, bytes: u64) {
+        self.overdraft.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Why `bytes` more must wait; `None` if they need not.
+    fn full(&self, bytes: u64) -> Option<&'static str> {
+        if self.used() + bytes + SEGMENT_HEADER > self.budget.saturating_add(self.overdraft.load(Ordering::Relaxed)) {
+            return Some("the log spool is at its budget and waits for the database");
+        }
+        let left = self.unchecked.load(Ordering::Relaxed);
+        if left >= bytes {
+            self.unchecked.store(left - bytes, Ordering::Relaxed);
+            return None;
+        }
+        // What cannot be asked is not full: the write itself will say.
+        let Ok(disk) = rustix::fs::statvfs(&self.dir) else { return None };
+        let floor = FLOOR_BYTES.min(disk.f_blocks * disk.f_frsize / FLOOR_PART);
+        if disk.f_bavail * disk.f_frsize < floor + bytes {
+            return Some("the disk is nearly full: the log spool waits");
+        }
+        self.unchecked.store(LOOK_EVERY_BYTES.saturating_sub(bytes), Ordering::Relaxed);
+        None
+    }
+
+    /// Start of the first segment that begins behind `position`.
+    pub(crate) fn next_after(&self, position: u64) -> Option<u64> {
+        self.files.lock().segments.iter().map(|(start, _)| *start).find(|start| *start > position)
+    }
+
+    /// Whether `free_below` would remove anything.
+    pub(crate) fn has_free(&self, position: u64, idle: bool) -> bool {
+        let files = self.files.lock();
+        files.segments.front().is_some_and(|s| self.is_free(*s, files.segments.len() == 1, position, idle))
+    }
+
+    fn is_free(&self, (start, end): (u64, u64), newest: bool, position: u64, idle: bool) -> bool {
+        end <= position && (!newest || idle || end - start >= self.segment_bytes)
     }
 
     /// Appends whole frames that begin at `position`. After an error the same call may be made again.
@@ -101,12 +152,12 @@ impl Spool {
         Ok(())
     }
 
-    /// Removes segments that end at or before `position`; the newest one only if `idle`. Returns how many could not be removed.
+    /// Removes segments that end at or before `position`; the newest one only if it is full, or `idle`.
     pub(crate) fn free_below(&self, position: u64, idle: bool) -> io::Result<()> {
         let mut files = self.files.lock();
         while let Some((start, end)) = files.segments.front().copied() {
             let newest = files.segments.len() == 1;
-            if end > position || (newest && !idle && end - start < self.segment_bytes) {
+            if !self.is_free((start, end), newest, position, idle) {
                 break;
             }
             match std::fs::remove_file(segment::path(&self.dir, start)) {
@@ -185,8 +236,8 @@ pub(crate) fn run(core: &Core) {
         }
         let tail = core.ring.tail();
         let end = batch_end(core, tail);
-        if !core.spool.has_room(end - tail) {
-            core.trouble.spool_waits();
+        if let Some(why) = core.spool.full(end - tail) {
+            core.trouble.spool_waits(why);
             core.wake_sealer();
             std::thread::park_timeout(LAST_RETRY);
             continue;

@@ -126,8 +126,10 @@ impl Trouble {
         state.spool = Some(said);
     }
 
-    pub(crate) fn spool_waits(&self) {
-        self.0.lock().spool = Some("the log spool is at its budget and waits for the database".into());
+    pub(crate) fn spool_waits(&self, why: &str) {
+        let mut state = self.0.lock();
+        state.last = Some(why.into());
+        state.spool = Some(why.into());
     }
 
     pub(crate) fn spool_well(&self) {
