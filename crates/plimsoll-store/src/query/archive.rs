@@ -62,7 +62,8 @@ impl Archive {
     /// caller may not write.
     pub(crate) fn open(path: &Path) -> Result<Option<Archive>, StoreError> {
         let Some(identity) = identity(path) else { return Ok(None) };
-        let plain = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX);
+        let plain =
+            Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX);
         match Archive::check(plain, path, identity) {
             // In WAL mode even a reader needs the log's files, and may not be allowed to make them. Without a log nobody writes, and
             // the database file alone is the whole truth.
@@ -153,11 +154,12 @@ impl Archive {
                 slot.row = None;
                 continue;
             }
-            let find = format!("SELECT {COLUMNS}, blob FROM chunk WHERE {MATCHING} AND last_position >= ?5 ORDER BY last_position LIMIT 1");
+            let find = format!(
+                "SELECT {COLUMNS}, blob FROM chunk WHERE {MATCHING} AND last_position >= ?5 ORDER BY last_position LIMIT 1"
+            );
             let mut find = read.prepare_cached(&find)?;
             let (since, until, level) = bounds(query);
-            let mut rows =
-                find.query((stream.number(), since, until, level, signed(wanted[stream.index()])))?;
+            let mut rows = find.query((stream.number(), since, until, level, signed(wanted[stream.index()])))?;
             let Some(found) = rows.next()? else {
                 slot.row = None;
                 continue;
@@ -205,7 +207,8 @@ impl Archive {
             let slot = &mut self.slots[0];
             let blob = "SELECT blob FROM chunk WHERE id = ?1";
             let load = |r: &SqlRow<'_>| Ok(slot.chunk.load(r.get_ref(0)?.as_blob().unwrap_or_default()));
-            let loaded = self.connection.prepare_cached(blob).and_then(|mut find| find.query_row([row.id], load).optional());
+            let loaded =
+                self.connection.prepare_cached(blob).and_then(|mut find| find.query_row([row.id], load).optional());
             let Some(loaded) = loaded.map_err(failed(&self.path))? else { continue };
             slot.row = Some(row);
             slot.damaged = loaded.is_err();
@@ -216,7 +219,9 @@ impl Archive {
     }
 
     fn before(&self, query: &Query, stream: Stream, position: i64) -> rusqlite::Result<Option<Row>> {
-        let find = format!("SELECT {COLUMNS} FROM chunk WHERE {MATCHING} AND last_position < ?5 ORDER BY last_position DESC LIMIT 1");
+        let find = format!(
+            "SELECT {COLUMNS} FROM chunk WHERE {MATCHING} AND last_position < ?5 ORDER BY last_position DESC LIMIT 1"
+        );
         let (since, until, level) = bounds(query);
         let mut find = self.connection.prepare_cached(&find)?;
         find.query_row((stream.number(), since, until, level, position), |row| Row::read(row)).optional()

@@ -73,7 +73,8 @@ impl Live {
         let tail = self.ring().map(|ring| ring.get(at::TAIL));
         let starts = segment::list(&self.spool).map_err(StoreError::io("list", &self.spool))?;
         let next = starts.into_iter().find(|start| *start > position);
-        let ring = self.ring().and_then(|ring| [ring.get(at::TAIL), ring.get(at::HEAD)].into_iter().find(|p| *p > position));
+        let ring =
+            self.ring().and_then(|ring| [ring.get(at::TAIL), ring.get(at::HEAD)].into_iter().find(|p| *p > position));
         Ok(match (next, tail) {
             (Some(next), Some(tail)) if tail > position => Some(next.min(tail)),
             (Some(next), None) => Some(next),
