@@ -132,6 +132,7 @@ impl Live {
                     }
                 }
                 Err(Stop::End) if self.ring.is_some() => return Ok(None),
+                Err(Stop::End) if self.behind(*position)?.is_some() => return Ok(Some(Walked::Hole)),
                 Err(Stop::End) => return Ok(Some(Walked::End)),
                 // Without a ring nobody vouches for the end of the newest segment: a power cut may have torn it.
                 Err(Stop::Bad { segment, .. }) if self.ring.is_none() && self.is_newest(segment)? => {
