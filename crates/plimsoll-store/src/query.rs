@@ -543,3 +543,6 @@ fn offer(
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+mod live_tests;
