@@ -102,7 +102,8 @@ impl Database {
         let known = "INSERT INTO source (name) VALUES (?1) ON CONFLICT (name) DO UPDATE SET name = name RETURNING id";
         let source = connection.query_row(known, [source], first).map_err(&failed)?;
         for stream in Stream::ALL {
-            let upsert = "INSERT INTO sealed VALUES (?1, 0, 0, 0, ?2) ON CONFLICT (stream) DO UPDATE SET max_line_bytes = ?2";
+            let upsert =
+                "INSERT INTO sealed VALUES (?1, 0, 0, 0, ?2) ON CONFLICT (stream) DO UPDATE SET max_line_bytes = ?2";
             connection.execute(upsert, (stream.number(), max_line_bytes)).map_err(&failed)?;
         }
         Ok(Database { connection, path: path.to_path_buf(), source })
@@ -140,7 +141,8 @@ impl Database {
                     &s.blob,
                 ))?;
             }
-            let mut set = write.prepare_cached("UPDATE sealed SET frame = ?2, byte = ?3, skipping = ?4 WHERE stream = ?1")?;
+            let mut set =
+                write.prepare_cached("UPDATE sealed SET frame = ?2, byte = ?3, skipping = ?4 WHERE stream = ?1")?;
             for stream in Stream::ALL {
                 let to = resume[stream.index()];
                 set.execute((stream.number(), signed(to.frame), to.byte, to.skipping))?;
