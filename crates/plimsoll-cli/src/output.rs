@@ -167,6 +167,12 @@ impl LocalClock {
         push_fraction(out, unix_ns, 3);
     }
 
+    /// The local date, `2026-11-21`.
+    pub(crate) fn date(&mut self, unix_ns: u64) -> &str {
+        self.turn_to(unix_ns);
+        self.shown.get(..10).unwrap_or("")
+    }
+
     /// Appends RFC 3339 to the nanosecond: `2026-11-21T07:01:02.123456789+01:00`.
     pub(crate) fn rfc3339(&mut self, unix_ns: u64, out: &mut String) {
         self.turn_to(unix_ns);

@@ -104,6 +104,13 @@ fn detail(lives: &Lives, reason: Reason, status: Status, oom_kills: Option<u64>,
     text
 }
 
+/// Whatever the policy says, there is no other life.
+pub(super) fn no_other(lives: &mut Lives) {
+    if let Some(ended) = &mut lives.ended {
+        ended.verdict = Verdict::End(Why::Policy);
+    }
+}
+
 /// Closes the books on the life that was judged.
 pub(super) fn end_life(lives: &mut Lives) {
     lives.shared.child_ended();

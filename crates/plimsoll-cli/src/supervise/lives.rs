@@ -18,7 +18,7 @@ use super::child::Child;
 use super::logs::Logs;
 use super::mailbox::{Mailbox, Report, Stop};
 use super::options::Options;
-use super::reach::Reach;
+use super::reach::{Reach, processes};
 use super::reason::{Status, signal_name};
 use super::restart::{Restarts, Why};
 use super::shared::Shared;
@@ -35,8 +35,8 @@ const KILL_CHECK: Duration = Duration::from_millis(100);
 const KILL_ROUNDS_SAID: u32 = 50;
 /// How often an adopted child's leftovers are looked at: no SIGCHLD tells of them.
 const LEFTOVER_CHECK: Duration = Duration::from_millis(100);
-/// How long the exit status of an adopted child is waited for: its parent has to reap it first.
-const STATUS_PATIENCE: Duration = Duration::from_secs(1);
+/// How long the exit status of an adopted child is waited for: its parent has to reap it first, and some take seconds.
+const STATUS_PATIENCE: Duration = Duration::from_secs(5);
 /// Time between two scans of the child's descriptors.
 const SCAN_INTERVAL: Duration = Duration::from_secs(30);
 /// The first one, which growth is measured from.
@@ -55,6 +55,8 @@ struct Timers {
     backoff: Option<Duration>,
     scan: Option<Duration>,
     leftovers: Option<Duration>,
+    /// The exit status of an adopted child is given up.
+    status: Option<Duration>,
 }
 
 /// What is known about the life that runs.
@@ -183,7 +185,7 @@ impl Lives {
         self.shared.beat.idle();
         let now = self.clock.now();
         let timers = &self.timers;
-        let due = [timers.grace, timers.kill_check, timers.backoff, timers.scan, timers.leftovers, self.helpers.deadline()];
+        let due = [timers.grace, timers.kill_check, timers.backoff, timers.scan, timers.leftovers, timers.status, self.helpers.deadline()];
         let beat = self.watch.is_none().then(|| now + BEAT_INTERVAL);
         let timeout = due.into_iter().flatten().chain(beat).min().map(|at| {
             let left = at.saturating_sub(now);
@@ -194,7 +196,9 @@ impl Lives {
             _ => None,
         };
         let mut fds = vec![PollFd::new(&self.waker, PollFlags::IN)];
-        fds.extend(adopted.map(|pidfd| PollFd::new(pidfd, PollFlags::IN)));
+        // A zombie stays readable; a hang-up, which needs no asking for, says that it was reaped.
+        let of_interest = if timers.status.is_some() { PollFlags::empty() } else { PollFlags::IN };
+        fds.extend(adopted.map(|pidfd| PollFd::new(pidfd, of_interest)));
         // EINTR is a signal that has set the waker as well; nothing else can fail with valid descriptors.
         rustix::event::poll(&mut fds, timeout.as_ref()).ok();
         self.waker.clear();
@@ -309,6 +313,9 @@ impl Lives {
         if self.facts.status.replace(status).is_some() {
             return;
         }
+        if let Some(reach) = &mut self.reach {
+            reach.main_is_gone();
+        }
         let (Some(terminal), Some(child)) = (&self.terminal, &self.child) else { return };
         // ^C goes to the foreground group, which is the child's: that a person ended it shows in how it died.
         let by_terminal = status.signal().is_some_and(|s| s == libc::SIGINT || s == libc::SIGQUIT) || status.code() == Some(130);
@@ -325,15 +332,15 @@ impl Lives {
         if !child.adopted || self.facts.status.is_some() || super::child::identify(child.pid) == Some(child.process) {
             return;
         }
-        let mut status = Status::Unknown;
-        if let Some(pidfd) = &child.pidfd {
-            // Readable: it is a zombie. Hung up: reaped, and only then does the kernel tell.
-            let patience = Timespec { tv_sec: STATUS_PATIENCE.as_secs().try_into().unwrap_or(1), tv_nsec: 0 };
-            let mut fds = [PollFd::new(pidfd, PollFlags::HUP)];
-            rustix::event::poll(&mut fds, Some(&patience)).ok();
-            status = sys::pidfd_exit_status(pidfd.as_fd()).map_or(Status::Unknown, Status::from_raw);
+        // Readable: it is a zombie. Hung up: reaped, and only then does the kernel tell.
+        let told = child.pidfd.as_ref().and_then(|pidfd| sys::pidfd_exit_status(pidfd.as_fd()));
+        let now = self.clock.now();
+        let until = *self.timers.status.get_or_insert(now + STATUS_PATIENCE);
+        if told.is_none() && now < until && child.pidfd.is_some() {
+            return;
         }
-        self.main_ended(status);
+        self.timers.status = None;
+        self.main_ended(told.map_or(Status::Unknown, Status::from_raw));
         self.look_whether_gone();
     }
 
@@ -353,7 +360,7 @@ impl Lives {
         self.timers.leftovers = Some(self.clock.now() + LEFTOVER_CHECK);
         if !std::mem::replace(&mut self.facts.main_gone, true) {
             if self.state == State::Running {
-                let text = format!("the main process ended and left {left} others: stopping them (run it in the foreground)");
+                let text = format!("the main process ended and left {}: stopping what it left (run it in the foreground)", processes(left));
                 self.shared.tell("signal", &text);
             }
             self.feed(Event::MainGone);
@@ -477,9 +484,9 @@ impl Lives {
         let killed = reach.kill();
         if !std::mem::replace(&mut self.facts.killed, true) {
             let grace = units::duration(self.options.grace);
-            self.shared.tell("stage", &format!("SIGKILL sent to {killed} processes: still there {grace} after the stop signal"));
+            self.shared.tell("stage", &format!("SIGKILL sent to {}: still there {grace} after the stop signal", processes(killed)));
         } else if self.facts.kill_rounds == KILL_ROUNDS_SAID {
-            self.shared.warn(&format!("{killed} processes survive SIGKILL (uninterruptible); still trying"));
+            self.shared.warn(&format!("{} left after SIGKILL (uninterruptible); still trying", processes(killed)));
         }
     }
 
@@ -494,15 +501,12 @@ impl Lives {
             Err(error) => {
                 self.shared.warn(&format!("{}\n  hint: {}", error.what, error.hint));
                 self.facts.status = Some(Status::NotStarted(error.code));
-                let event = if first {
-                    self.end = Some(Why::Policy);
-                    Event::StartFailedEnd
-                } else {
-                    match ends::judge(self) {
-                        Event::GoneRestart => Event::StartFailedRetry,
-                        _ => Event::StartFailedEnd,
-                    }
-                };
+                // What never ran once is a mistake in the command, whatever the restart policy.
+                let again = ends::judge(self) == Event::GoneRestart && !first;
+                let event = if again { Event::StartFailedRetry } else { Event::StartFailedEnd };
+                if !again {
+                    ends::no_other(self);
+                }
                 self.feed(event);
             }
         }

@@ -40,7 +40,7 @@ use crate::tail::fifo::{Fifo, FifoError};
 use crate::web::{self, WebHandle};
 
 /// How long the last output may take to be read and shown.
-const DRAIN: Duration = Duration::from_secs(5);
+const DRAIN: Duration = Duration::from_secs(3);
 /// The reaction that "survives growth up to" allows for.
 const REACTION: Duration = Duration::from_millis(5);
 
@@ -100,11 +100,14 @@ pub(crate) fn supervise(options: Options) -> Result<u8, Failure> {
 
     let (streams, inputs, typing) = streams(&options, &shared)?;
     let echo = if options.quiet { None } else { echo(typing.is_some(), &shared) };
-    let logs = Arc::new(Logs::start(inputs, echo).map_err(no_system)?);
+    let (logs, opened) = Logs::start(&layout, &shared.beat, inputs, echo).map_err(no_system)?;
+    let logs = Arc::new(logs);
     if let Some(notes) = logs.notes() {
         shared.log_to(notes);
     }
     shared.show_logs(Arc::clone(&logs));
+    opened.warnings.iter().for_each(|warning| shared.stand(warning));
+    opened.notes.iter().for_each(|note| shared.warn(note));
     banner(&options, &shared, &budget, &root);
     let settled = settle(&options, &adoption, adopted, previous.as_ref(), &shared);
     let web = faces(&options, &shared);
@@ -128,9 +131,9 @@ pub(crate) fn supervise(options: Options) -> Result<u8, Failure> {
 
     let last = ends::last_line(&lives);
     drop(web);
-    let closed = logs.close(MonotonicClock.now() + DRAIN);
+    let said = logs.close(DRAIN);
     drop(typing);
-    for warning in closed.warnings {
+    for warning in said {
         speak::direct(&warning);
     }
     drop(lives);

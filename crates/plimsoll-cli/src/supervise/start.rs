@@ -187,8 +187,14 @@ fn environment(options: &Options, shared: &Shared) -> Vec<Derived> {
         if !set.is_empty() {
             shared.tell("derived", &format!("derived for the program: {}", set.join(" ")));
         }
-        for one in derived.iter().filter(|one| one.change == Change::Keep || one.change == Change::Skip) {
-            shared.tell("derived", &format!("{} not derived: {}", one.name, one.note));
+        let left: Vec<String> = derived
+            .iter()
+            .filter(|one| one.change != Change::Keep || one.name != derive::UNBUFFERED)
+            .filter(|one| !matches!(one.change, Change::Set(_)))
+            .map(|one| format!("{} ({})", one.name, one.note))
+            .collect();
+        if !left.is_empty() {
+            shared.tell("derived", &format!("not derived: {}", left.join(", ")));
         }
     }
     derived

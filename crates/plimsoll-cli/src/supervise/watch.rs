@@ -77,7 +77,7 @@ pub(crate) fn start(subject: Subject<'_>) -> io::Result<Watch> {
     let root = Root::default();
     let (gauge, bond, wakes) = look(&root, &subject)?;
     let life = Arc::new(Life { armed: AtomicBool::new(true), peak_bytes: AtomicU64::new(0) });
-    let callback = Callback {
+    let mut callback = Callback {
         reach: Reach::new(subject.main, subject.adopted, bond.clone(), subject.helpers.clone()),
         rise: Rise::new(subject.stages),
         stages: Arc::clone(subject.stages),
@@ -87,7 +87,6 @@ pub(crate) fn start(subject: Subject<'_>) -> io::Result<Watch> {
         beat: Arc::clone(subject.beat),
         clock: MonotonicClock,
     };
-    let mut callback = callback;
     let setup = Setup {
         policy: subject.policy,
         gauge,
@@ -168,12 +167,12 @@ impl Callback {
         if let Some(charged) = decision.charged_bytes {
             self.life.peak_bytes.fetch_max(charged, Ordering::Relaxed);
         }
+        if decision.is_change() {
+            self.mailbox.report(Report::Changed(*decision));
+        }
         let others = due & !self.stops;
         if others != 0 {
             self.mailbox.report(Report::Due(others, *decision));
-        }
-        if decision.is_change() {
-            self.mailbox.report(Report::Changed(*decision));
         }
         self.beat.tick();
     }

@@ -186,7 +186,9 @@ impl<S: Sink> Reader<S> {
             Err(error) => error,
         };
         match Errno::from_io_error(&failure) {
-            Some(Errno::AGAIN | Errno::INTR) => input.recovered(counters),
+            Some(Errno::INTR) => input.recovered(counters),
+            // The store says it without a number.
+            _ if failure.kind() == std::io::ErrorKind::WouldBlock => input.recovered(counters),
             // That is how a pty says that no process has its slave open.
             Some(Errno::IO) if input.is_pty => input.condition = Condition::Ended,
             _ => {

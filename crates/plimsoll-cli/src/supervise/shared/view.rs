@@ -96,6 +96,9 @@ impl Control for Shared {
         if unwritten > 0 {
             snapshot.warnings.push(format!("{unwritten} entries of the decision log could not be written"));
         }
+        if let Some(logs) = self.logs.get() {
+            snapshot.warnings.extend(logs.warnings());
+        }
         snapshot.own_up();
         snapshot
     }
