@@ -29,13 +29,14 @@ pub fn field(text: &str, key: &str) -> Option<u64> {
     })
 }
 
-/// Anonymous memory of a process in bytes, pages shared copy-on-write counted in proportion (`Pss_Anon`), else `RssAnon`.
+/// Memory of a process that no file stands behind, in bytes: anonymous and shared anonymous, pages that several processes have
+/// counted in proportion (`Pss_Anon` + `Pss_Shmem`), else whole (`RssAnon` + `RssShmem`).
 pub fn anonymous_bytes(pid: u32) -> Option<u64> {
-    let rollup = text(Path::new(&format!("/proc/{pid}/smaps_rollup"))).ok();
-    let status = || text(Path::new(&format!("/proc/{pid}/status"))).ok();
-    let kib = rollup
-        .and_then(|text| field(&text, "Pss_Anon"))
-        .or_else(|| status().and_then(|text| field(&text, "RssAnon")))?;
+    let sum = |file: &str, keys: [&str; 2]| {
+        let text = text(Path::new(&format!("/proc/{pid}/{file}"))).ok()?;
+        keys.into_iter().map(|key| field(&text, key)).sum::<Option<u64>>()
+    };
+    let kib = sum("smaps_rollup", ["Pss_Anon", "Pss_Shmem"]).or_else(|| sum("status", ["RssAnon", "RssShmem"]))?;
     Some(kib * 1024)
 }
 

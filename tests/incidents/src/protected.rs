@@ -243,12 +243,19 @@ impl Service {
         })
     }
 
-    /// Waits until a child runs; its pid.
+    /// Waits until this supervisor has a child, adopted or its own, by `state.json`; the child's pid.
+    ///
+    /// # Panics
+    /// When it has none after [`ANSWER_MAX`].
     pub fn child(&self) -> u32 {
-        self.until(Duration::from_secs(10), "a running child", |status| {
-            let running = status["state"] == "running";
-            status["child"]["pid"].as_u64().filter(|&pid| running && pid > 0).map(|pid| pid as u32)
-        })
+        let path = self.home().join("state.json");
+        let child = || {
+            let state: Value = serde_json::from_str(&files::text(&path).ok()?).ok()?;
+            let ours = state["supervisor"]["pid"] == self.pid();
+            state["child"]["pid"].as_u64().filter(|&pid| ours && pid > 0).map(|pid| pid as u32)
+        };
+        clock::wait_for(ANSWER_MAX, Duration::from_millis(10), child)
+            .unwrap_or_else(|| panic!("no child after {ANSWER_MAX:?}; stderr: {}", self.stderr()))
     }
 
     /// `last-exit.json`, once it is there.

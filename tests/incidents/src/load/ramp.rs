@@ -1,7 +1,7 @@
 //! `ramp`: memory at a rate, the moment of crossing a mark, the moment of being told, and how it is obeyed.
 //!
 //! Pages of 4 KiB are touched in steps of at most 1 ms of the rate; each page is added to the count of the whole tree, which
-//! begins with the anonymous memory the process has anyway, so `--mark 300M` is crossed when the *program* has 300 MiB. A load
+//! begins with the memory the process has anyway, so `--mark 300M` is crossed when the *program* has 300 MiB. A load
 //! that was not scheduled for more than [`LATE`] does not catch up: over any longer time its rate is the given one or less.
 
 use crate::evidence::Evidence;
@@ -126,16 +126,17 @@ impl<'a> Grower<'a> {
     }
 
     fn page(&mut self) {
+        // The moment before the page is the crossing's: whoever is told by it is told after it.
+        let before = clock::monotonic_ns();
         self.region.touch(self.next_page);
         self.next_page += 1;
         self.own_bytes += PAGE_BYTES as u64;
         sys::set_touched(self.own_bytes);
         let total = self.shared.total_bytes.fetch_add(PAGE_BYTES as u64, Ordering::Relaxed) + PAGE_BYTES as u64;
-        if total >= self.mark_bytes && self.shared.crossed_ns.load(Ordering::Relaxed) == 0 {
-            let now = clock::monotonic_ns();
-            if self.shared.crossed_ns.compare_exchange(0, now, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
-                self.evidence.write("crossed", now, &format!("\"total_bytes\":{total}"));
-            }
+        if total >= self.mark_bytes
+            && self.shared.crossed_ns.compare_exchange(0, before, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+        {
+            self.evidence.write("crossed", before, &format!("\"total_bytes\":{total}"));
         }
     }
 }
