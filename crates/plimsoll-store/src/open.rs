@@ -151,7 +151,8 @@ pub fn open(settings: Settings) -> Result<(Intake, Store, Recovery), StoreError>
     recovery.ring_bytes = ring.used();
     let began = checked.segments.first().map_or(ring.tail(), |(start, _)| *start);
     let fresh = database.is_some() && sealed == [Resume::default(); 3];
-    recovery.database_lost = recovery.database_set_aside.is_some() || (fresh && began > 0 && recovery.degraded.is_none());
+    recovery.database_lost =
+        recovery.database_set_aside.is_some() || (fresh && began > 0 && recovery.degraded.is_none());
     if recovery.database_lost {
         writer.add_gap(Stream::Plimsoll, recover::unknown(GapReason::DatabaseLost, clock::unix_ns()));
     }
@@ -229,7 +230,9 @@ impl Store {
         for (thread, done) in [(self.spooler.take(), ended.spooler), (self.sealer.take(), ended.sealer)] {
             match thread {
                 Some(thread) if done => join(thread),
-                Some(thread) => stuck_threads.push(if thread.thread().name() == Some("plimsoll-seal") { "seal" } else { "spool" }),
+                Some(thread) => {
+                    stuck_threads.push(if thread.thread().name() == Some("plimsoll-seal") { "seal" } else { "spool" })
+                }
                 None => {}
             }
         }
@@ -342,7 +345,11 @@ fn open_ring(
     if !known && std::fs::metadata(&database).is_ok_and(|m| m.len() > 0) {
         // Where to go on stands only in the database, which cannot be read now.
         let said = recovery.degraded.take().unwrap_or_default();
-        return Err(StoreError::Io { action: "find the end of the log in", path: database, source: io::Error::other(said) });
+        return Err(StoreError::Io {
+            action: "find the end of the log in",
+            path: database,
+            source: io::Error::other(said),
+        });
     }
     let made = Ring::create(&settings.ring_path, settings.ring_bytes, reached.next_multiple_of(8));
     let ring = Arc::new(made.map_err(StoreError::io("make the log ring", &settings.ring_path))?);
@@ -370,7 +377,9 @@ fn adopt(
     let spooled_to = spool_end.unwrap_or(lowest);
     let tail = ring.tail();
     // The spool may be ahead (killed between write and tail), or behind (torn, or a file is gone) with the frames still in the ring.
-    if (spooled_to > tail && spooled_to <= ring.head()) || (spooled_to < tail && recover::still_holds(&ring, spooled_to)) {
+    if (spooled_to > tail && spooled_to <= ring.head())
+        || (spooled_to < tail && recover::still_holds(&ring, spooled_to))
+    {
         ring.set(at::TAIL, spooled_to);
     }
     if let Err((position, why)) = recover::check_frames(&ring, ring.tail()) {

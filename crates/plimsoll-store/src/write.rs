@@ -169,7 +169,9 @@ impl Sealer<'_> {
                 let fresh = opened.database.sealed_positions()? == [Resume::default(); 3];
                 if fresh && oldest > 0 && !self.told_lost {
                     self.told_lost = true;
-                    core.database_was_lost("the database of older log lines was damaged or removed; a new one was begun");
+                    core.database_was_lost(
+                        "the database of older log lines was damaged or removed; a new one was begun",
+                    );
                 }
                 opened
             }
