@@ -1,10 +1,12 @@
 //! From `--memory`, `--reserve` and the limits that hold here: budget, reserve and the kernel's limit for the child.
-//! Pure; every number in bytes.
+//! [`decide`] is pure; every number in bytes.
 //!
 //! Reserve: max(64 MiB, budget ÷ 8). Kernel limit = budget + reserve. Together they stay [`OWN_BYTES`] (32 MiB, what
 //! Plimsoll itself may need) below the tightest limit found; if `--memory` asks for more, the budget is lowered and that
 //! is said. Without `--memory` the limit found is the source; with neither, Plimsoll observes.
 
+use plimsoll::gauge::Root;
+use plimsoll::limit::{self, Consequence};
 use plimsoll::units;
 
 /// What Plimsoll itself may need beside the child, below the same limit.
@@ -23,6 +25,13 @@ pub(crate) struct Ceiling {
     pub(crate) bytes: u64,
     /// The file that says so.
     pub(crate) source: String,
+}
+
+/// The tightest limit that kills Plimsoll and what runs beside it; the one place of this file that looks at the machine.
+pub(crate) fn ceiling(root: &Root) -> Option<Ceiling> {
+    let own = rustix::process::getpid().as_raw_nonzero().get();
+    let killing = limit::discover(root, own).all.into_iter().filter(|limit| limit.consequence == Consequence::Kill);
+    killing.min_by_key(|limit| limit.bytes).map(|limit| Ceiling { bytes: limit.bytes, source: limit.source.display().to_string() })
 }
 
 /// What holds for the child.

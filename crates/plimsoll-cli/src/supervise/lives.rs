@@ -15,10 +15,11 @@ use rustix::process::{Signal, WaitOptions, WaitStatus};
 
 use super::actions::Helpers;
 use super::child::Child;
+use super::logs::Logs;
 use super::mailbox::{Mailbox, Report, Stop};
 use super::options::Options;
-use super::reach::Reach;
-use super::reason::{Reason, Status, signal_name};
+use super::reach::{Reach, processes};
+use super::reason::{Status, signal_name};
 use super::restart::{Restarts, Why};
 use super::shared::Shared;
 use super::signals::{Signals, Waker};
@@ -26,7 +27,7 @@ use super::start::Starter;
 use super::table::{self, Action, Event, State};
 use super::tty::Terminal;
 use super::watch::Watch;
-use super::{ends, sys};
+use super::{actions, ends, sys};
 
 /// SIGKILL is sent again to what survived it after this long (something forked meanwhile, or cannot be interrupted).
 const KILL_CHECK: Duration = Duration::from_millis(100);
@@ -34,12 +35,15 @@ const KILL_CHECK: Duration = Duration::from_millis(100);
 const KILL_ROUNDS_SAID: u32 = 50;
 /// How often an adopted child's leftovers are looked at: no SIGCHLD tells of them.
 const LEFTOVER_CHECK: Duration = Duration::from_millis(100);
-/// How long the exit status of an adopted child is waited for: its parent has to reap it first.
-const STATUS_PATIENCE: Duration = Duration::from_secs(1);
+/// How long the exit status of an adopted child is waited for: its parent has to reap it first, and some take seconds.
+const STATUS_PATIENCE: Duration = Duration::from_secs(5);
 /// Time between two scans of the child's descriptors.
 const SCAN_INTERVAL: Duration = Duration::from_secs(30);
 /// The first one, which growth is measured from.
 const FIRST_SCAN: Duration = Duration::from_secs(2);
+/// So often, with [`STOP_LOOK`] between, a stop that was sent is waited for until it is told: 50 ms.
+const STOP_LOOKS: u32 = 500;
+const STOP_LOOK: Duration = Duration::from_micros(100);
 /// The longest wait while no governor shows signs of life for the supervisor.
 const BEAT_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -51,6 +55,8 @@ struct Timers {
     backoff: Option<Duration>,
     scan: Option<Duration>,
     leftovers: Option<Duration>,
+    /// The exit status of an adopted child is given up.
+    status: Option<Duration>,
 }
 
 /// What is known about the life that runs.
@@ -74,6 +80,8 @@ pub(crate) struct Facts {
     oom_kills_told: u64,
     /// A ^C or ^\ of the terminal went to the child, not to us.
     interrupted: bool,
+    /// We took the governor's right to stop it away, because another stop is under way.
+    disarmed: bool,
 }
 
 /// A running supervisor.
@@ -92,13 +100,15 @@ pub(crate) struct Lives {
     timers: Timers,
     pub(crate) child: Option<Child>,
     pub(crate) watch: Option<Watch>,
-    reach: Option<Reach>,
+    pub(super) reach: Option<Reach>,
     pub(crate) facts: Facts,
     /// The signal with which we were asked to end.
-    asked: Option<i32>,
-    next_delay: Duration,
-    end: Option<Why>,
-    exit_code: u8,
+    pub(super) asked: Option<i32>,
+    pub(super) next_delay: Duration,
+    pub(super) end: Option<Why>,
+    pub(super) ended: Option<ends::Ended>,
+    pub(super) exit_code: u8,
+    logs: Arc<Logs>,
 }
 
 impl Lives {
@@ -109,6 +119,7 @@ impl Lives {
         mailbox: Arc<Mailbox>,
         starter: Starter,
         terminal: Option<Terminal>,
+        logs: Arc<Logs>,
         waker: Waker,
         signals: Signals,
     ) -> Lives {
@@ -132,13 +143,30 @@ impl Lives {
             asked: None,
             next_delay: Duration::ZERO,
             end: None,
+            ended: None,
             exit_code: 0,
+            logs,
         }
     }
 
-    /// Runs until there is no further life; returns the exit code.
-    pub(crate) fn run(&mut self) -> u8 {
-        self.act(Action::Start);
+    /// Where it stands.
+    pub(super) fn state(&self) -> State {
+        self.state
+    }
+
+    /// Now, on the monotonic clock.
+    pub(super) fn now(&self) -> Duration {
+        self.clock.now()
+    }
+
+    /// Runs until there is no further life; returns the exit code. `adopted`: begins with a child that is there already,
+    /// its `oom_kill` counter at its start, and the restarts before it.
+    pub(crate) fn run(&mut self, adopted: Option<(Child, Option<u64>, u64)>) -> u8 {
+        self.shared.set_state(self.state);
+        match adopted {
+            Some((child, oom_kills_before, restarts)) => self.take_over(child, oom_kills_before, restarts),
+            None => self.act(Action::Start),
+        }
         while self.state != State::Exited {
             self.wait();
             self.shared.beat.busy();
@@ -157,7 +185,7 @@ impl Lives {
         self.shared.beat.idle();
         let now = self.clock.now();
         let timers = &self.timers;
-        let due = [timers.grace, timers.kill_check, timers.backoff, timers.scan, timers.leftovers, self.helpers.deadline()];
+        let due = [timers.grace, timers.kill_check, timers.backoff, timers.scan, timers.leftovers, timers.status, self.helpers.deadline()];
         let beat = self.watch.is_none().then(|| now + BEAT_INTERVAL);
         let timeout = due.into_iter().flatten().chain(beat).min().map(|at| {
             let left = at.saturating_sub(now);
@@ -168,7 +196,9 @@ impl Lives {
             _ => None,
         };
         let mut fds = vec![PollFd::new(&self.waker, PollFlags::IN)];
-        fds.extend(adopted.map(|pidfd| PollFd::new(pidfd, PollFlags::IN)));
+        // A zombie stays readable; a hang-up, which needs no asking for, says that it was reaped.
+        let of_interest = if timers.status.is_some() { PollFlags::empty() } else { PollFlags::IN };
+        fds.extend(adopted.map(|pidfd| PollFd::new(pidfd, of_interest)));
         // EINTR is a signal that has set the waker as well; nothing else can fail with valid descriptors.
         rustix::event::poll(&mut fds, timeout.as_ref()).ok();
         self.waker.clear();
@@ -202,7 +232,7 @@ impl Lives {
                 self.timers.grace = None;
                 self.timers.kill_check = Some(now + KILL_CHECK);
             }
-            Action::EndLife => self.end_life(),
+            Action::EndLife => ends::end_life(self),
             Action::ArmBackoff => {
                 self.shared.set_next_start(Some(now + self.next_delay));
                 self.timers.backoff = Some(now + self.next_delay);
@@ -211,7 +241,8 @@ impl Lives {
                 self.timers = Timers::default();
                 self.shared.set_next_start(None);
             }
-            Action::Finish => self.finish(),
+            // The loop ends because of the state; the last line is said when the logs are closed.
+            Action::Finish => {}
         }
     }
 
@@ -261,7 +292,7 @@ impl Lives {
             } else if main && !status.continued() {
                 self.main_ended(Status::from_raw(status.as_raw()));
             } else if !status.stopped() && !status.continued() {
-                self.helpers.reaped(pid, &status, &self.shared);
+                self.helpers.reaped(pid, status, &self.shared);
             }
         }
         self.look_for_oom_kills();
@@ -282,6 +313,9 @@ impl Lives {
         if self.facts.status.replace(status).is_some() {
             return;
         }
+        if let Some(reach) = &mut self.reach {
+            reach.main_is_gone();
+        }
         let (Some(terminal), Some(child)) = (&self.terminal, &self.child) else { return };
         // ^C goes to the foreground group, which is the child's: that a person ended it shows in how it died.
         let by_terminal = status.signal().is_some_and(|s| s == libc::SIGINT || s == libc::SIGQUIT) || status.code() == Some(130);
@@ -298,15 +332,15 @@ impl Lives {
         if !child.adopted || self.facts.status.is_some() || super::child::identify(child.pid) == Some(child.process) {
             return;
         }
-        let mut status = Status::Unknown;
-        if let Some(pidfd) = &child.pidfd {
-            // Readable: it is a zombie. Hung up: reaped, and only then does the kernel tell.
-            let patience = Timespec { tv_sec: STATUS_PATIENCE.as_secs().try_into().unwrap_or(1), tv_nsec: 0 };
-            let mut fds = [PollFd::new(pidfd, PollFlags::HUP)];
-            rustix::event::poll(&mut fds, Some(&patience)).ok();
-            status = sys::pidfd_exit_status(pidfd.as_fd()).map_or(Status::Unknown, Status::from_raw);
+        // Readable: it is a zombie. Hung up: reaped, and only then does the kernel tell.
+        let told = child.pidfd.as_ref().and_then(|pidfd| sys::pidfd_exit_status(pidfd.as_fd()));
+        let now = self.clock.now();
+        let until = *self.timers.status.get_or_insert(now + STATUS_PATIENCE);
+        if told.is_none() && now < until && child.pidfd.is_some() {
+            return;
         }
-        self.main_ended(status);
+        self.timers.status = None;
+        self.main_ended(told.map_or(Status::Unknown, Status::from_raw));
         self.look_whether_gone();
     }
 
@@ -318,14 +352,15 @@ impl Lives {
         let left = self.reach.as_mut().map_or(0, Reach::left);
         if left == 0 {
             self.timers.leftovers = None;
-            let event = self.judge();
+            self.settle_stop();
+            let event = ends::judge(self);
             self.feed(event);
             return;
         }
         self.timers.leftovers = Some(self.clock.now() + LEFTOVER_CHECK);
         if !std::mem::replace(&mut self.facts.main_gone, true) {
             if self.state == State::Running {
-                let text = format!("the main process ended and left {left} others: stopping them (run it in the foreground)");
+                let text = format!("the main process ended and left {}: stopping what it left (run it in the foreground)", processes(left));
                 self.shared.tell("signal", &text);
             }
             self.feed(Event::MainGone);
@@ -336,22 +371,47 @@ impl Lives {
         while let Some(report) = self.mailbox.take() {
             match report {
                 Report::Changed(decision) => self.shared.level_changed(&decision),
-                Report::Due(stages, decision) => self.stages_due(stages, &decision),
+                Report::Due(stages, decision) => actions::fire(self, stages, &decision),
             }
         }
         if let Some(stop) = self.mailbox.take_stop() {
-            self.facts.stop = Some(stop);
-            self.shared.stopped_for_memory(&stop, self.options.grace);
+            self.note_stop(stop);
             self.wake_stopped();
             self.feed(Event::MemoryStop);
         }
         self.look_for_oom_kills();
     }
 
+    fn note_stop(&mut self, stop: Stop) {
+        self.facts.stop = Some(stop);
+        self.shared.stopped_for_memory(&stop, self.options.grace);
+    }
+
+    /// The program may be gone before its stop is reported: the governor's thread sends first and tells then.
+    fn settle_stop(&mut self) {
+        let sent = self.watch.as_ref().is_some_and(|watch| !watch.life.armed.load(Ordering::SeqCst));
+        if !sent || self.facts.disarmed || self.facts.stop.is_some() {
+            return;
+        }
+        for _ in 0..STOP_LOOKS {
+            if let Some(stop) = self.mailbox.take_stop() {
+                self.note_stop(stop);
+                return;
+            }
+            std::thread::sleep(STOP_LOOK);
+        }
+    }
+
+    /// This life's streams are complete, and what the governor still had to say belongs to it.
+    pub(super) fn child_ended(&mut self) {
+        self.logs.child_ended();
+        self.mailbox.empty();
+    }
+
     fn hear_requests(&mut self) {
         let requests = self.shared.take_requests();
         if requests.limits_changed {
-            self.starter.save_state(self.child.as_ref(), &self.shared, self.restarts.total);
+            self.starter.save_state(self.child.as_ref(), &self.shared, self.restarts.total, self.facts.oom_kills_before);
         }
         if requests.stop {
             self.ask_stop(libc::SIGTERM);
@@ -394,7 +454,7 @@ impl Lives {
 
     fn send_stop(&mut self) {
         if let Some(watch) = &self.watch {
-            watch.life.armed.store(false, Ordering::SeqCst);
+            self.facts.disarmed = watch.life.armed.swap(false, Ordering::SeqCst);
         }
         let signal = self.asked.and_then(Signal::from_named_raw).unwrap_or(Signal::TERM);
         if let Some(reach) = &mut self.reach
@@ -424,9 +484,9 @@ impl Lives {
         let killed = reach.kill();
         if !std::mem::replace(&mut self.facts.killed, true) {
             let grace = units::duration(self.options.grace);
-            self.shared.tell("stage", &format!("SIGKILL sent to {killed} processes: still there {grace} after the stop signal"));
+            self.shared.tell("stage", &format!("SIGKILL sent to {}: still there {grace} after the stop signal", processes(killed)));
         } else if self.facts.kill_rounds == KILL_ROUNDS_SAID {
-            self.shared.warn(&format!("{killed} processes survive SIGKILL (uninterruptible); still trying"));
+            self.shared.warn(&format!("{} left after SIGKILL (uninterruptible); still trying", processes(killed)));
         }
     }
 
@@ -441,45 +501,29 @@ impl Lives {
             Err(error) => {
                 self.shared.warn(&format!("{}\n  hint: {}", error.what, error.hint));
                 self.facts.status = Some(Status::NotStarted(error.code));
-                let event = if first {
-                    self.end = Some(Why::Policy);
-                    Event::StartFailedEnd
-                } else {
-                    match self.judge() {
-                        Event::GoneRestart => Event::StartFailedRetry,
-                        _ => Event::StartFailedEnd,
-                    }
-                };
+                // What never ran once is a mistake in the command, whatever the restart policy.
+                let again = ends::judge(self) == Event::GoneRestart && !first;
+                let event = if again { Event::StartFailedRetry } else { Event::StartFailedEnd };
+                if !again {
+                    ends::no_other(self);
+                }
                 self.feed(event);
             }
         }
     }
 
-    /// Takes over a child that is already there, instead of starting one.
-    pub(crate) fn take_over(&mut self, child: Child, oom_kills_before: Option<u64>, restarts: u64) {
+    fn take_over(&mut self, child: Child, oom_kills_before: Option<u64>, restarts: u64) {
         self.facts = Facts { started: self.clock.now(), oom_kills_before, ..Facts::default() };
         self.restarts.total = restarts;
+        self.shared.set_restarts(restarts);
         self.begin(child);
         self.feed(Event::Started);
-        while self.state != State::Exited {
-            self.wait();
-            self.step();
-        }
-    }
-
-    fn step(&mut self) {
-        self.shared.beat.busy();
-        self.hear_signals();
-        self.hear_governor();
-        self.hear_requests();
-        self.look_at_adopted();
-        self.look_at_timers();
     }
 
     /// A child runs: watch it.
     fn begin(&mut self, child: Child) {
-        self.starter.save_state(Some(&child), &self.shared, self.restarts.total);
-        self.shared.child_started(&child);
+        self.starter.save_state(Some(&child), &self.shared, self.restarts.total, self.facts.oom_kills_before);
+        self.shared.child_started(&child, self.starter.state.child_started_unix);
         match self.starter.watch(&child, &self.shared, &self.mailbox) {
             Ok(watch) => {
                 self.reach = Some(Reach::new(child.pid, child.adopted, watch.bond.clone(), self.starter.helpers.clone()));
@@ -493,21 +537,5 @@ impl Lives {
         }
         self.timers.scan = Some(self.clock.now() + FIRST_SCAN);
         self.child = Some(child);
-    }
-
-    fn judge(&mut self) -> Event {
-        ends::judge(self)
-    }
-
-    fn end_life(&mut self) {
-        ends::end_life(self);
-    }
-
-    fn finish(&mut self) {
-        ends::finish(self);
-    }
-
-    fn stages_due(&mut self, stages: u32, decision: &plimsoll::governor::Decision) {
-        super::actions::fire(self, stages, decision);
     }
 }

@@ -78,6 +78,13 @@ impl Mailbox {
         self.inner.lock().1.take()
     }
 
+    /// Forgets what waits: it is about a life that is over.
+    pub(crate) fn empty(&self) {
+        let mut inner = self.inner.lock();
+        inner.0.clear();
+        inner.1 = None;
+    }
+
     /// Reports that had no room.
     pub(crate) fn dropped_total(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)

@@ -67,6 +67,15 @@ pub(crate) fn on_signal(signal: c_int, handler: impl Fn() + Send + Sync + 'stati
     unsafe { signal_hook::low_level::register(signal, handler) }
 }
 
+/// One arena for all threads: what one frees another can use, and an idle supervisor stays small. Before any thread.
+pub(crate) fn one_arena() {
+    #[cfg(target_env = "gnu")]
+    {
+        // SAFETY: sets a number inside malloc; no memory is involved. A refusal only means more memory.
+        unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) };
+    }
+}
+
 /// Ignores a signal in this process.
 pub(crate) fn ignore(signal: c_int) {
     // SAFETY: SIG_IGN is a valid disposition; no handler of ours is replaced.

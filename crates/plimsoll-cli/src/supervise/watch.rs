@@ -12,8 +12,8 @@ use std::time::Duration;
 use plimsoll::clock::{Clock, MonotonicClock};
 use plimsoll::gauge::group::{Group, GroupGauge, Version};
 use plimsoll::gauge::tree::{Excluded, TreeGauge, TreeMonitor};
-use plimsoll::gauge::wake::{self, Wake};
-use plimsoll::gauge::{Gauge, Root};
+use plimsoll::gauge::Wake;
+use plimsoll::gauge::{self, Gauge, Root};
 use plimsoll::governor::{Decision, Governor, Setup};
 use plimsoll::policy::Policy;
 use rustix::process::{Pid, Signal};
@@ -42,7 +42,7 @@ pub(crate) struct Life {
 #[derive(Debug)]
 pub(crate) struct Watch {
     /// The governor itself.
-    pub(crate) governor: Governor,
+    pub(crate) governor: Arc<Governor>,
     /// What it shares with the loop.
     pub(crate) life: Arc<Life>,
     /// For signals from the loop.
@@ -77,7 +77,7 @@ pub(crate) fn start(subject: Subject<'_>) -> io::Result<Watch> {
     let root = Root::default();
     let (gauge, bond, wakes) = look(&root, &subject)?;
     let life = Arc::new(Life { armed: AtomicBool::new(true), peak_bytes: AtomicU64::new(0) });
-    let callback = Callback {
+    let mut callback = Callback {
         reach: Reach::new(subject.main, subject.adopted, bond.clone(), subject.helpers.clone()),
         rise: Rise::new(subject.stages),
         stages: Arc::clone(subject.stages),
@@ -87,7 +87,6 @@ pub(crate) fn start(subject: Subject<'_>) -> io::Result<Watch> {
         beat: Arc::clone(subject.beat),
         clock: MonotonicClock,
     };
-    let mut callback = callback;
     let setup = Setup {
         policy: subject.policy,
         gauge,
@@ -96,7 +95,7 @@ pub(crate) fn start(subject: Subject<'_>) -> io::Result<Watch> {
         name: "governor".to_owned(),
     };
     let governor = Governor::start(setup, move |decision| callback.decided(decision))?;
-    Ok(Watch { governor, life, bond })
+    Ok(Watch { governor: Arc::new(governor), life, bond })
 }
 
 type Eyes = (Box<dyn Gauge>, Bond, Vec<Wake>);
@@ -124,11 +123,11 @@ fn group_wakes(group: &Group, policy: &Policy) -> Vec<Wake> {
     match group.version() {
         Version::V1 => {
             let guards = policy.guard_bytes().into_iter().flatten().chain(policy.budget_bytes);
-            wakes.extend(guards.filter_map(|bytes| wake::threshold_wake(group, bytes).ok()));
+            wakes.extend(guards.filter_map(|bytes| gauge::threshold_wake(group, bytes).ok()));
             wakes.extend(pressure("/proc/pressure/memory".as_ref()));
         }
         Version::V2 => {
-            wakes.extend(wake::events_wake(group).ok());
+            wakes.extend(gauge::events_wake(group).ok());
             wakes.extend(group.pressure_file().and_then(|file| pressure(&file)));
         }
     }
@@ -136,7 +135,7 @@ fn group_wakes(group: &Group, policy: &Policy) -> Vec<Wake> {
 }
 
 fn pressure(file: &Path) -> Option<Wake> {
-    wake::pressure_wake(file, PRESSURE_STALL, PRESSURE_WINDOW).ok()
+    gauge::pressure_wake(file, PRESSURE_STALL, PRESSURE_WINDOW).ok()
 }
 
 /// The stages that stop, as a bit set by index.
@@ -168,12 +167,12 @@ impl Callback {
         if let Some(charged) = decision.charged_bytes {
             self.life.peak_bytes.fetch_max(charged, Ordering::Relaxed);
         }
+        if decision.is_change() {
+            self.mailbox.report(Report::Changed(*decision));
+        }
         let others = due & !self.stops;
         if others != 0 {
             self.mailbox.report(Report::Due(others, *decision));
-        }
-        if decision.is_change() {
-            self.mailbox.report(Report::Changed(*decision));
         }
         self.beat.tick();
     }
