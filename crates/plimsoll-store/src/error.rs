@@ -66,6 +66,22 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// What to do about it, where that is not plain from the error: a whole sentence without its period.
+    pub fn hint(&self) -> Option<&'static str> {
+        use rusqlite::ErrorCode::{
+            CannotOpen, DatabaseBusy, DatabaseCorrupt, DatabaseLocked, NotADatabase, PermissionDenied,
+        };
+        let StoreError::Database { source, .. } = self else { return None };
+        Some(match source.sqlite_error_code()? {
+            DatabaseBusy | DatabaseLocked => "another program holds a lock on it; see which with fuser, or try again",
+            DatabaseCorrupt | NotADatabase => {
+                "the next start of its supervisor sets it aside and begins a new one; sqlite3 with .recover may save its lines"
+            }
+            CannotOpen | PermissionDenied => "its directory must be readable by this user",
+            _ => return None,
+        })
+    }
+
     pub(crate) fn io(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> StoreError {
         let path = path.into();
         move |source| StoreError::Io { action, path, source }

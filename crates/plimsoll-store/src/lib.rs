@@ -25,6 +25,7 @@ mod frame;
 mod intake;
 mod level;
 mod open;
+mod query;
 mod recover;
 mod retain;
 mod ring;
@@ -44,6 +45,7 @@ pub use error::StoreError;
 pub use intake::{Intake, Landed};
 pub use level::LogLevel;
 pub use open::{Closed, Heartbeat, Recovery, Store, open};
+pub use query::{Cursor, Entry, EntryKind, Query, Reader};
 pub use recover::Interrupted;
 pub use settings::{
     DEFAULT_MAX_LINE_BYTES, DEFAULT_RETAIN_BYTES, DEFAULT_RING_BYTES, DEFAULT_SEAL_AFTER, DEFAULT_SPOOL_BYTES,

@@ -28,17 +28,15 @@ const PAGE_BYTES: u32 = 16 * 1024;
 const TABLES: &str = "
 CREATE TABLE source (
     id INTEGER PRIMARY KEY,
-    name TEXT NOT NULL UNIQUE,
-    max_line_bytes INTEGER NOT NULL
+    name TEXT NOT NULL UNIQUE
 ) STRICT;
 CREATE TABLE sealed (
-    source INTEGER NOT NULL REFERENCES source (id),
-    stream INTEGER NOT NULL,
+    stream INTEGER PRIMARY KEY,
     frame INTEGER NOT NULL,
     byte INTEGER NOT NULL,
     skipping INTEGER NOT NULL,
-    PRIMARY KEY (source, stream)
-) STRICT, WITHOUT ROWID;
+    max_line_bytes INTEGER NOT NULL
+) STRICT;
 CREATE TABLE chunk (
     id INTEGER PRIMARY KEY,
     source INTEGER NOT NULL REFERENCES source (id),
@@ -54,7 +52,7 @@ CREATE TABLE chunk (
     raw_bytes INTEGER NOT NULL,
     blob BLOB NOT NULL
 ) STRICT;
-CREATE UNIQUE INDEX chunk_by_position ON chunk (source, stream, last_position);
+CREATE UNIQUE INDEX chunk_by_position ON chunk (stream, last_position);
 ";
 
 /// The writing end; one per directory, held by the sealer.
@@ -101,9 +99,13 @@ impl Database {
                  PRAGMA wal_autocheckpoint = 512; PRAGMA journal_size_limit = 8388608; PRAGMA foreign_keys = OFF;",
             )
             .map_err(&failed)?;
-        let upsert = "INSERT INTO source (name, max_line_bytes) VALUES (?1, ?2)
-            ON CONFLICT (name) DO UPDATE SET max_line_bytes = ?2 RETURNING id";
-        let source = connection.query_row(upsert, (source, max_line_bytes), first).map_err(&failed)?;
+        let known = "INSERT INTO source (name) VALUES (?1) ON CONFLICT (name) DO UPDATE SET name = name RETURNING id";
+        let source = connection.query_row(known, [source], first).map_err(&failed)?;
+        for stream in Stream::ALL {
+            let upsert =
+                "INSERT INTO sealed VALUES (?1, 0, 0, 0, ?2) ON CONFLICT (stream) DO UPDATE SET max_line_bytes = ?2";
+            connection.execute(upsert, (stream.number(), max_line_bytes)).map_err(&failed)?;
+        }
         Ok(Database { connection, path: path.to_path_buf(), source })
     }
 
@@ -139,10 +141,11 @@ impl Database {
                     &s.blob,
                 ))?;
             }
-            let mut set = write.prepare_cached("INSERT OR REPLACE INTO sealed VALUES (?1, ?2, ?3, ?4, ?5)")?;
+            let mut set =
+                write.prepare_cached("UPDATE sealed SET frame = ?2, byte = ?3, skipping = ?4 WHERE stream = ?1")?;
             for stream in Stream::ALL {
                 let to = resume[stream.index()];
-                set.execute((source, stream.number(), signed(to.frame), to.byte, to.skipping))?;
+                set.execute((stream.number(), signed(to.frame), to.byte, to.skipping))?;
             }
         }
         write.commit()
@@ -150,7 +153,7 @@ impl Database {
 
     /// Where each stream goes on, in the order of [`Stream::ALL`]; all zero in a new database.
     pub(crate) fn sealed_positions(&self) -> Result<[Resume; 3], StoreError> {
-        sealed_positions(&self.connection, self.source).map_err(failed(&self.path))
+        Ok(position(&self.connection).map_err(failed(&self.path))?.resume)
     }
 
     /// Deletes the oldest chunks until at least `bytes` of blobs are gone, in one transaction. Their pages become free;
@@ -222,14 +225,25 @@ pub(crate) fn check_version(connection: &Connection, path: &Path) -> Result<(), 
     if found == VERSION { Ok(()) } else { Err(StoreError::Version { path: path.to_path_buf(), found, known: VERSION }) }
 }
 
-/// Where each stream of a source goes on.
-pub(crate) fn sealed_positions(connection: &Connection, source: i64) -> rusqlite::Result<[Resume; 3]> {
-    let mut all = [Resume::default(); 3];
-    let mut find = connection.prepare_cached("SELECT stream, frame, byte, skipping FROM sealed WHERE source = ?1")?;
-    let mut rows = find.query([source])?;
+/// How far sealing has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Position {
+    /// Where each stream goes on, in the order of [`Stream::ALL`].
+    pub(crate) resume: [Resume; 3],
+    /// What longer lines are cut into. 0: nobody has written yet.
+    pub(crate) max_line_bytes: u32,
+}
+
+/// How far sealing has come.
+pub(crate) fn position(connection: &Connection) -> rusqlite::Result<Position> {
+    let mut all = Position::default();
+    let mut find = connection.prepare_cached("SELECT stream, frame, byte, skipping, max_line_bytes FROM sealed")?;
+    let mut rows = find.query([])?;
     while let Some(row) = rows.next()? {
         if let Some(stream) = Stream::from_number(row.get(0)?) {
-            all[stream.index()] = Resume { frame: unsigned(row.get(1)?), byte: row.get(2)?, skipping: row.get(3)? };
+            let frame = unsigned(row.get(1)?);
+            all.resume[stream.index()] = Resume { frame, byte: row.get(2)?, skipping: row.get(3)? };
+            all.max_line_bytes = row.get(4)?;
         }
     }
     Ok(all)

@@ -90,6 +90,11 @@ impl Splitter {
         (!partial.is_empty()).then_some(partial.as_slice())
     }
 
+    /// What `note` would be if it stood here.
+    pub(crate) fn gap_found(&self, stream: Stream, note: GapNote) -> Found<'static> {
+        self.streams[stream.index()].gap_found(note)
+    }
+
     /// Takes the next frame; `out` gets each entry's position and what it is. Frames that are sealed already are passed over.
     pub(crate) fn feed(&mut self, frame: &Frame, payload: &[u8], out: &mut dyn FnMut(u64, Found<'_>)) {
         let max_line = self.max_line;
@@ -173,12 +178,17 @@ impl State {
             out(frame.position, line(&self.partial, Ends::Bare));
         }
         self.partial.clear();
+        let found = self.gap_found(note);
+        self.skipping = note.open;
+        out(frame.position + 1, found);
+    }
+
+    fn gap_found(&self, note: GapNote) -> Found<'static> {
         // A line that an earlier gap has counted already ends, or goes on, in this one.
         let counted = u64::from(self.skipping);
         let GapNote { newlines, bytes, from_unix_ns, to_unix_ns, open, reason } = note;
         let lines = (newlines + u64::from(open)).saturating_sub(counted);
-        self.skipping = open;
-        out(frame.position + 1, Found::Gap { lines, bytes, from_unix_ns, to_unix_ns, reason });
+        Found::Gap { lines, bytes, from_unix_ns, to_unix_ns, reason }
     }
 
     fn line_break(&mut self, frame: &Frame, out: &mut dyn FnMut(u64, Found<'_>)) {

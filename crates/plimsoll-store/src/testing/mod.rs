@@ -215,7 +215,7 @@ fn sealed(dir: &Path, all: &mut BTreeMap<Stream, Vec<(u64, Entry)>>) -> [Resume;
         chunk.load(&row.get::<_, Vec<u8>>(1).unwrap()).unwrap();
         of.extend(chunk.items().map(|item| item.map(|item| (item.position, entry(&item.found))).unwrap()));
     }
-    crate::schema::sealed_positions(&db, 1).unwrap()
+    crate::schema::position(&db).unwrap().resume
 }
 
 fn entry(found: &Found<'_>) -> Entry {
