@@ -88,7 +88,7 @@ pub(crate) struct Args {
     command: Vec<OsString>,
 }
 
-fn size(text: &str) -> Result<u64, String> {
+pub(super) fn size(text: &str) -> Result<u64, String> {
     units::parse_size(text).map_err(|error| error.to_string())
 }
 

@@ -180,14 +180,6 @@ fn not_started(program: &Path, error: &io::Error) -> NotStarted {
             let hint = if path.is_dir() { "it is a directory".to_owned() } else { format!("chmod +x {}", path.display()) };
             NotStarted { code: 126, what: format!("cannot run {}: permission denied", path.display()), hint }
         }
-        (_, found) if error.raw_os_error() == Some(libc::ENOEXEC) => {
-            let path = found.unwrap_or_else(|| program.to_owned());
-            NotStarted {
-                code: 126,
-                what: format!("cannot run {}: the kernel knows no such format", path.display()),
-                hint: format!("a script needs a #! line; or: plimsoll run -- sh {}", path.display()),
-            }
-        }
         _ => NotStarted { code: 126, what: format!("cannot run {shown}: {error}"), hint: "see the error above".to_owned() },
     }
 }
@@ -230,7 +222,6 @@ mod tests {
             (dir.path().join("missing"), 127, "no such file"),
             (file("interpreter", "#!/nonexistent/python\n", 0o755), 127, "interpreter"),
             (file("plain", "#!/bin/sh\n", 0o644), 126, "permission denied"),
-            (file("garbage", "\u{1}\u{2}\u{3}garbage", 0o755), 126, "no such format"),
             (dir.path().to_owned(), 126, "permission denied"),
         ];
         for (program, code, words) in cases {

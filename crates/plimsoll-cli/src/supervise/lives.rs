@@ -37,6 +37,8 @@ const KILL_ROUNDS_SAID: u32 = 50;
 const LEFTOVER_CHECK: Duration = Duration::from_millis(100);
 /// How long the exit status of an adopted child is waited for: its parent has to reap it first, and some take seconds.
 const STATUS_PATIENCE: Duration = Duration::from_secs(5);
+/// How long an OOM kill waits to be told of: the main process may be the one, and takes a moment to end.
+const OOM_SETTLED: Duration = Duration::from_secs(1);
 /// Time between two scans of the child's descriptors.
 const SCAN_INTERVAL: Duration = Duration::from_secs(30);
 /// The first one, which growth is measured from.
@@ -55,6 +57,7 @@ struct Timers {
     backoff: Option<Duration>,
     scan: Option<Duration>,
     leftovers: Option<Duration>,
+    oom_told: Option<Duration>,
     /// The exit status of an adopted child is given up.
     status: Option<Duration>,
 }
@@ -185,7 +188,7 @@ impl Lives {
         self.shared.beat.idle();
         let now = self.clock.now();
         let timers = &self.timers;
-        let due = [timers.grace, timers.kill_check, timers.backoff, timers.scan, timers.leftovers, timers.status, self.helpers.deadline()];
+        let due = [timers.grace, timers.kill_check, timers.backoff, timers.scan, timers.leftovers, timers.oom_told, timers.status, self.helpers.deadline()];
         let beat = self.watch.is_none().then(|| now + BEAT_INTERVAL);
         let timeout = due.into_iter().flatten().chain(beat).min().map(|at| {
             let left = at.saturating_sub(now);
@@ -431,6 +434,9 @@ impl Lives {
         if take(&mut self.timers.leftovers) {
             self.look_whether_gone();
         }
+        if take(&mut self.timers.oom_told) {
+            self.tell_oom_kills();
+        }
         if take(&mut self.timers.backoff) {
             self.feed(Event::BackoffOver);
         }
@@ -441,14 +447,23 @@ impl Lives {
         self.helpers.look_at_deadline(now, &self.shared);
     }
 
-    /// Counts what the kernel killed while the main process lives on.
+    /// Counts what the kernel killed while the main process lives on; it is told when the main process has had time to
+    /// show that it was not the one.
     fn look_for_oom_kills(&mut self) {
+        let (Some(before), Some(now)) = (self.facts.oom_kills_before, self.shared.oom_kills()) else { return };
+        if now.saturating_sub(before) > self.facts.oom_kills_told && self.facts.status.is_none() {
+            self.timers.oom_told.get_or_insert(self.clock.now() + OOM_SETTLED);
+        }
+    }
+
+    fn tell_oom_kills(&mut self) {
         let (Some(before), Some(now)) = (self.facts.oom_kills_before, self.shared.oom_kills()) else { return };
         let grown = now.saturating_sub(before);
         if grown > self.facts.oom_kills_told && self.facts.status.is_none() {
             let n = grown - self.facts.oom_kills_told;
             self.facts.oom_kills_told = grown;
-            self.shared.warn(&format!("the kernel killed {n} of its processes for memory (oom_kill); the main process lives on"));
+            let text = format!("the kernel killed {} of it for memory (oom_kill); the main process lives on", processes(usize::try_from(n).unwrap_or(usize::MAX)));
+            self.shared.warn(&text);
         }
     }
 

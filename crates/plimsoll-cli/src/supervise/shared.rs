@@ -380,10 +380,11 @@ impl Shared {
         let limit = budget.saturating_add(decided.reserve_bytes);
         let policy = Policy::new(budget, decided.reserve_bytes);
         policy.validate().map_err(|errors| errors.to_string())?;
-        if let Some(group) = &self.fixed.group {
-            group.set_limit(limit).map_err(|error| {
-                format!("the kernel refuses a limit of {} (budget and reserve): {error}; nothing was changed", units::size(limit))
-            })?;
+        let refused = self.fixed.group.as_ref().and_then(|group| group.set_limit(limit).err());
+        let lowered = self.budget().0.is_some_and(|now| budget < now);
+        if let Some(error) = refused.as_ref().filter(|_| !lowered) {
+            let limit = units::size(limit);
+            return Err(format!("the kernel refuses a limit of {limit} (budget and reserve): {error}; nothing was changed"));
         }
         let mut inner = self.inner.lock();
         let before = inner.budget_bytes;
@@ -400,6 +401,10 @@ impl Shared {
             "limit",
             &format!("budget {} (was {before}), reserve {}", units::size(budget), units::size(decided.reserve_bytes)),
         );
+        if let Some(error) = refused {
+            // v1 refuses what it cannot reclaim down to. The governor stops the program; the next life gets the limit.
+            self.warn(&format!("the kernel's limit stays as it was while the program holds more: {error}"));
+        }
         Ok(())
     }
 }

@@ -75,6 +75,11 @@ impl Starter {
             }
         };
         if let Some(group) = &self.group {
+            if let (Some(budget), reserve) = shared.budget()
+                && let Err(error) = group.set_limit(budget.saturating_add(reserve))
+            {
+                shared.warn(&format!("the kernel's limit cannot be set: {error}"));
+            }
             match group.joiner() {
                 Ok(joiner) => prelude.cgroups.push(joiner),
                 Err(error) => shared.warn(&format!("the program cannot be put into its cgroup: {error}")),
