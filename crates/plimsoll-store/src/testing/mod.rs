@@ -91,6 +91,13 @@ impl Program {
         }
     }
 
+    /// Writes what is left of the current lines; the pipe must have room.
+    pub(crate) fn finish_lines(&mut self, stream: Stream) {
+        let (_, rest) = self.next.get_mut(&stream).unwrap();
+        self.ends.get_mut(&stream).unwrap().1.write_all(rest).unwrap();
+        rest.clear();
+    }
+
     /// Lets the store take everything that the pipe has.
     pub(crate) fn deliver(&self, intake: &mut Intake, stream: Stream, at_unix_ns: u64) -> usize {
         let mut bytes = 0;

@@ -103,6 +103,7 @@ enum Lines {
     Newest(u64),
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "as every command: the arguments are its own")]
 pub(crate) fn run(args: Args) -> Result<ExitCode, Failure> {
     let stdout = std::io::stdout();
     let now = clock::wall();

@@ -92,7 +92,8 @@ impl Show {
                 format!("at least {} ({}) of {}", output::counted(lines, "line"), units::size(bytes), entry.stream)
             }
         };
-        let same_day = self.clock.date(from_unix_ns).to_owned() == self.clock.date(to_unix_ns);
+        let first_day = self.clock.date(from_unix_ns).to_owned();
+        let same_day = first_day == self.clock.date(to_unix_ns);
         let when = if from_unix_ns == 0 {
             format!("before {}", self.moment(to_unix_ns, true))
         } else if from_unix_ns == to_unix_ns {
