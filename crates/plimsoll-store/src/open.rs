@@ -239,14 +239,14 @@ impl Store {
         let core = &self.core;
         let ring_bytes = core.ring.used();
         let owed = Stream::ALL.into_iter().any(|stream| core.ring.pending_gap(stream).is_some());
-        if ring_bytes == 0 && !owed && core.is_closing() && ended.spooler {
-            // A ring that holds nothing is not left behind: without `ring.path` the next open knows that nothing was lost.
+        let spool_bytes = core.spool.used();
+        let complete = ring_bytes == 0 && !owed && spool_bytes == 0;
+        if complete && core.is_closing() && ended == all {
+            // A ring with nothing more to do is not left behind: without `ring.path` the next open knows that nothing was lost.
             // If either cannot be removed, the next open adopts an empty ring.
             remove_quietly(&core.settings.dir.join(RING_PATH_FILE));
             remove_quietly(core.ring.path());
         }
-        let spool_bytes = core.spool.used();
-        let complete = ring_bytes == 0 && !owed && spool_bytes == 0;
         Closed { complete, ring_bytes, spool_bytes, stuck_threads, stats: self.stats() }
     }
 }

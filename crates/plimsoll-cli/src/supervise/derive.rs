@@ -258,7 +258,11 @@ mod tests {
             set("--enable-source-maps --max-old-space-size=188")
         );
         assert_eq!(
-            one_of(300 * MIB, &[("JAVA_TOOL_OPTIONS", "-Dfile.encoding=UTF-8"), ("_JAVA_OPTIONS", "-Xss1m")], "JAVA_TOOL_OPTIONS"),
+            one_of(
+                300 * MIB,
+                &[("JAVA_TOOL_OPTIONS", "-Dfile.encoding=UTF-8"), ("_JAVA_OPTIONS", "-Xss1m")],
+                "JAVA_TOOL_OPTIONS"
+            ),
             set("-Dfile.encoding=UTF-8 -Xmx165m")
         );
     }

@@ -37,6 +37,8 @@ const KILL_ROUNDS_SAID: u32 = 50;
 const LEFTOVER_CHECK: Duration = Duration::from_millis(100);
 /// How long the exit status of an adopted child is waited for: its parent has to reap it first, and some take seconds.
 const STATUS_PATIENCE: Duration = Duration::from_secs(5);
+/// How long an OOM kill waits to be told of: the main process may be the one, and takes a moment to end.
+const OOM_SETTLED: Duration = Duration::from_secs(1);
 /// Time between two scans of the child's descriptors.
 const SCAN_INTERVAL: Duration = Duration::from_secs(30);
 /// The first one, which growth is measured from.
@@ -55,6 +57,7 @@ struct Timers {
     backoff: Option<Duration>,
     scan: Option<Duration>,
     leftovers: Option<Duration>,
+    oom_told: Option<Duration>,
     /// The exit status of an adopted child is given up.
     status: Option<Duration>,
 }
@@ -84,6 +87,18 @@ pub(crate) struct Facts {
     disarmed: bool,
 }
 
+/// What a supervisor is made of.
+pub(crate) struct Parts {
+    pub(crate) options: Options,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) mailbox: Arc<Mailbox>,
+    pub(crate) starter: Starter,
+    pub(crate) terminal: Option<Terminal>,
+    pub(crate) logs: Arc<Logs>,
+    pub(crate) waker: Waker,
+    pub(crate) signals: Signals,
+}
+
 /// A running supervisor.
 pub(crate) struct Lives {
     pub(crate) options: Options,
@@ -109,20 +124,14 @@ pub(crate) struct Lives {
     pub(super) ended: Option<ends::Ended>,
     pub(super) exit_code: u8,
     logs: Arc<Logs>,
+    /// The pages of code that only the start needed were given back.
+    trimmed: bool,
 }
 
 impl Lives {
     /// Everything is set up; no child runs yet.
-    pub(crate) fn new(
-        options: Options,
-        shared: Arc<Shared>,
-        mailbox: Arc<Mailbox>,
-        starter: Starter,
-        terminal: Option<Terminal>,
-        logs: Arc<Logs>,
-        waker: Waker,
-        signals: Signals,
-    ) -> Lives {
+    pub(crate) fn new(parts: Parts) -> Lives {
+        let Parts { options, shared, mailbox, starter, terminal, logs, waker, signals } = parts;
         Lives {
             restarts: Restarts::new(options.restart, options.backoff, options.max_restarts),
             helpers: Helpers::new(starter.helpers.clone()),
@@ -146,6 +155,7 @@ impl Lives {
             ended: None,
             exit_code: 0,
             logs,
+            trimmed: false,
         }
     }
 
@@ -185,7 +195,16 @@ impl Lives {
         self.shared.beat.idle();
         let now = self.clock.now();
         let timers = &self.timers;
-        let due = [timers.grace, timers.kill_check, timers.backoff, timers.scan, timers.leftovers, timers.status, self.helpers.deadline()];
+        let due = [
+            timers.grace,
+            timers.kill_check,
+            timers.backoff,
+            timers.scan,
+            timers.leftovers,
+            timers.oom_told,
+            timers.status,
+            self.helpers.deadline(),
+        ];
         let beat = self.watch.is_none().then(|| now + BEAT_INTERVAL);
         let timeout = due.into_iter().flatten().chain(beat).min().map(|at| {
             let left = at.saturating_sub(now);
@@ -263,7 +282,8 @@ impl Lives {
                     if let (Some(signal), Some(child)) = (Signal::from_named_raw(other), &self.child)
                         && child.signal(signal).is_ok()
                     {
-                        self.shared.tell("signal", &format!("SIG{} passed on to pid {}", signal_name(other), child.pid));
+                        self.shared
+                            .tell("signal", &format!("SIG{} passed on to pid {}", signal_name(other), child.pid));
                     }
                 }
             }
@@ -301,7 +321,8 @@ impl Lives {
 
     /// ^Z, or it touched the terminal from the background.
     fn main_stopped(&mut self, status: &WaitStatus) {
-        let by_terminal = status.stopping_signal().is_some_and(|s| [libc::SIGTSTP, libc::SIGTTIN, libc::SIGTTOU].contains(&s));
+        let by_terminal =
+            status.stopping_signal().is_some_and(|s| [libc::SIGTSTP, libc::SIGTTIN, libc::SIGTTOU].contains(&s));
         if let (Some(terminal), Some(child), true) = (&self.terminal, &self.child, by_terminal)
             && let Err(error) = terminal.stop_with(child.pid)
         {
@@ -318,7 +339,8 @@ impl Lives {
         }
         let (Some(terminal), Some(child)) = (&self.terminal, &self.child) else { return };
         // ^C goes to the foreground group, which is the child's: that a person ended it shows in how it died.
-        let by_terminal = status.signal().is_some_and(|s| s == libc::SIGINT || s == libc::SIGQUIT) || status.code() == Some(130);
+        let by_terminal =
+            status.signal().is_some_and(|s| s == libc::SIGINT || s == libc::SIGQUIT) || status.code() == Some(130);
         if by_terminal && terminal.is_held_by(child.pid) && self.asked.is_none() {
             self.facts.interrupted = true;
             self.asked = Some(libc::SIGINT);
@@ -360,7 +382,10 @@ impl Lives {
         self.timers.leftovers = Some(self.clock.now() + LEFTOVER_CHECK);
         if !std::mem::replace(&mut self.facts.main_gone, true) {
             if self.state == State::Running {
-                let text = format!("the main process ended and left {}: stopping what it left (run it in the foreground)", processes(left));
+                let text = format!(
+                    "the main process ended and left {}: stopping what it left (run it in the foreground)",
+                    processes(left)
+                );
                 self.shared.tell("signal", &text);
             }
             self.feed(Event::MainGone);
@@ -411,7 +436,12 @@ impl Lives {
     fn hear_requests(&mut self) {
         let requests = self.shared.take_requests();
         if requests.limits_changed {
-            self.starter.save_state(self.child.as_ref(), &self.shared, self.restarts.total, self.facts.oom_kills_before);
+            self.starter.save_state(
+                self.child.as_ref(),
+                &self.shared,
+                self.restarts.total,
+                self.facts.oom_kills_before,
+            );
         }
         if requests.stop {
             self.ask_stop(libc::SIGTERM);
@@ -431,24 +461,42 @@ impl Lives {
         if take(&mut self.timers.leftovers) {
             self.look_whether_gone();
         }
+        if take(&mut self.timers.oom_told) {
+            self.tell_oom_kills();
+        }
         if take(&mut self.timers.backoff) {
             self.feed(Event::BackoffOver);
         }
         if take(&mut self.timers.scan) {
+            if !std::mem::replace(&mut self.trimmed, true) {
+                sys::forget_code();
+            }
             self.shared.scan_descriptors();
             self.timers.scan = Some(now + SCAN_INTERVAL);
         }
         self.helpers.look_at_deadline(now, &self.shared);
     }
 
-    /// Counts what the kernel killed while the main process lives on.
+    /// Counts what the kernel killed while the main process lives on; it is told when the main process has had time to
+    /// show that it was not the one.
     fn look_for_oom_kills(&mut self) {
+        let (Some(before), Some(now)) = (self.facts.oom_kills_before, self.shared.oom_kills()) else { return };
+        if now.saturating_sub(before) > self.facts.oom_kills_told && self.facts.status.is_none() {
+            self.timers.oom_told.get_or_insert(self.clock.now() + OOM_SETTLED);
+        }
+    }
+
+    fn tell_oom_kills(&mut self) {
         let (Some(before), Some(now)) = (self.facts.oom_kills_before, self.shared.oom_kills()) else { return };
         let grown = now.saturating_sub(before);
         if grown > self.facts.oom_kills_told && self.facts.status.is_none() {
             let n = grown - self.facts.oom_kills_told;
             self.facts.oom_kills_told = grown;
-            self.shared.warn(&format!("the kernel killed {n} of its processes for memory (oom_kill); the main process lives on"));
+            let text = format!(
+                "the kernel killed {} of it for memory (oom_kill); the main process lives on",
+                processes(usize::try_from(n).unwrap_or(usize::MAX))
+            );
+            self.shared.warn(&text);
         }
     }
 
@@ -470,7 +518,10 @@ impl Lives {
     /// A stopped process takes no SIGTERM before it is continued.
     fn wake_stopped(&mut self) {
         let Some(child) = &self.child else { return };
-        let identity = plimsoll::gauge::process::read_identity(&plimsoll::gauge::Root::default(), child.pid.as_raw_nonzero().get());
+        let identity = plimsoll::gauge::process::read_identity(
+            &plimsoll::gauge::Root::default(),
+            child.pid.as_raw_nonzero().get(),
+        );
         if identity.is_ok_and(|identity| identity.state == b'T')
             && let Some(reach) = &mut self.reach
         {
@@ -484,7 +535,10 @@ impl Lives {
         let killed = reach.kill();
         if !std::mem::replace(&mut self.facts.killed, true) {
             let grace = units::duration(self.options.grace);
-            self.shared.tell("stage", &format!("SIGKILL sent to {}: still there {grace} after the stop signal", processes(killed)));
+            self.shared.tell(
+                "stage",
+                &format!("SIGKILL sent to {}: still there {grace} after the stop signal", processes(killed)),
+            );
         } else if self.facts.kill_rounds == KILL_ROUNDS_SAID {
             self.shared.warn(&format!("{} left after SIGKILL (uninterruptible); still trying", processes(killed)));
         }
@@ -526,7 +580,8 @@ impl Lives {
         self.shared.child_started(&child, self.starter.state.child_started_unix);
         match self.starter.watch(&child, &self.shared, &self.mailbox) {
             Ok(watch) => {
-                self.reach = Some(Reach::new(child.pid, child.adopted, watch.bond.clone(), self.starter.helpers.clone()));
+                self.reach =
+                    Some(Reach::new(child.pid, child.adopted, watch.bond.clone(), self.starter.helpers.clone()));
                 self.shared.set_watch(&watch);
                 self.watch = Some(watch);
             }

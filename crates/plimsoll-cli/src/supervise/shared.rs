@@ -119,7 +119,14 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(crate) fn new(fixed: Fixed, budget: &Budget, mouth: Mouth, journal: Journal, mailbox: Arc<Mailbox>, waker: Waker) -> Shared {
+    pub(crate) fn new(
+        fixed: Fixed,
+        budget: &Budget,
+        mouth: Mouth,
+        journal: Journal,
+        mailbox: Arc<Mailbox>,
+        waker: Waker,
+    ) -> Shared {
         let view = |stage: &Stage| StageView {
             level: stage.level.as_str().to_owned(),
             action: stage.action.to_string(),
@@ -219,7 +226,11 @@ impl Shared {
 
     /// The governor's thread sent SIGTERM.
     pub(crate) fn stopped_for_memory(&self, stop: &Stop, grace: Duration) {
-        let stage = self.fixed.stages.get(stop.stage).map_or_else(String::new, |stage| format!("{} {}", stage.level, stage.action));
+        let stage = self
+            .fixed
+            .stages
+            .get(stop.stage)
+            .map_or_else(String::new, |stage| format!("{} {}", stage.level, stage.action));
         self.stage_fired(stop.stage, None);
         let took = units::duration(stop.at.saturating_sub(stop.decision.at));
         let text = format!(
@@ -267,10 +278,6 @@ impl Shared {
 
     pub(crate) fn set_last_exit(&self, exit: Option<ExitView>) {
         self.inner.lock().last_exit = exit;
-    }
-
-    pub(crate) fn last_exit(&self) -> Option<ExitView> {
-        self.inner.lock().last_exit.clone()
     }
 
     pub(crate) fn child_started(&self, child: &Child, started_unix: f64) {
@@ -380,10 +387,13 @@ impl Shared {
         let limit = budget.saturating_add(decided.reserve_bytes);
         let policy = Policy::new(budget, decided.reserve_bytes);
         policy.validate().map_err(|errors| errors.to_string())?;
-        if let Some(group) = &self.fixed.group {
-            group.set_limit(limit).map_err(|error| {
-                format!("the kernel refuses a limit of {} (budget and reserve): {error}; nothing was changed", units::size(limit))
-            })?;
+        let refused = self.fixed.group.as_ref().and_then(|group| group.set_limit(limit).err());
+        let lowered = self.budget().0.is_some_and(|now| budget < now);
+        if let Some(error) = refused.as_ref().filter(|_| !lowered) {
+            let limit = units::size(limit);
+            return Err(format!(
+                "the kernel refuses a limit of {limit} (budget and reserve): {error}; nothing was changed"
+            ));
         }
         let mut inner = self.inner.lock();
         let before = inner.budget_bytes;
@@ -400,6 +410,10 @@ impl Shared {
             "limit",
             &format!("budget {} (was {before}), reserve {}", units::size(budget), units::size(decided.reserve_bytes)),
         );
+        if let Some(error) = refused {
+            // v1 refuses what it cannot reclaim down to. The governor stops the program; the next life gets the limit.
+            self.warn(&format!("the kernel's limit stays as it was while the program holds more: {error}"));
+        }
         Ok(())
     }
 }

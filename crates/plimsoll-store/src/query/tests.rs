@@ -5,7 +5,10 @@ use std::io::Write;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
+use regex::bytes::Regex;
+
 use super::*;
+use crate::LogLevel;
 use crate::testing::{Place, pipe};
 use crate::{Intake, Settings, Store, open};
 
@@ -321,4 +324,40 @@ fn a_missing_segment_is_a_gap_and_a_torn_end_is_the_end() {
     let whole = std::fs::read(&newest).unwrap();
     std::fs::write(&newest, &whole[..whole.len() - 9]).unwrap();
     assert_eq!(read(&place.path(), &Query::default()), expected[..4], "the torn frame is not there");
+}
+
+#[test]
+fn segments_that_are_sealed_and_freed_while_they_are_read_are_found_in_the_database() {
+    let place = Place::new();
+    let settings = Settings { ring_bytes: 8 << 20, spool_bytes: 16 << 20, ..lazy(&place) };
+    let (mut intake, store, _) = open(settings).unwrap();
+    // Nothing can be sealed yet.
+    let other = rusqlite::Connection::open(place.path().join("logs.db")).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let mut held = Some((store, other));
+    // Two segments of 4 MiB, and a part of a third.
+    let text: String = (0..600).map(|i| format!("{i:>99}\n")).collect();
+    let blocks = 180;
+    for at in 1..=blocks {
+        print(&mut intake, Stream::Stdout, &text, at);
+        if at % 60 == 0 {
+            spooled(&held.as_ref().unwrap().0);
+        }
+    }
+    let mut reader = Reader::open(&place.path()).unwrap();
+    let mut next = 0;
+    let sink = &mut |entry: Entry<'_>| {
+        // With the first segment open, all of it is sealed and freed.
+        if let Some((store, other)) = held.take() {
+            drop(other);
+            close(store);
+        }
+        let EntryKind::Line { text, .. } = entry.kind else { panic!("{entry:?}") };
+        assert_eq!(str::from_utf8(text).unwrap().trim().parse(), Ok(next % 600));
+        assert_eq!(entry.at_unix_ns, next / 600 + 1);
+        next += 1;
+        ControlFlow::Continue(())
+    };
+    reader.read(&Query::default(), None, sink).unwrap();
+    assert_eq!(next, blocks * 600);
 }

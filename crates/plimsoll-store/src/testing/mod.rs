@@ -117,11 +117,56 @@ impl Program {
         &self.ends[&stream].0
     }
 
+    /// Writes what is left of all lines and lets the store take it.
+    pub(crate) fn finish(&mut self, intake: &mut Intake) {
+        for stream in [Stream::Stdout, Stream::Stderr] {
+            self.deliver(intake, stream, 1);
+            while !self.next[&stream].1.is_empty() {
+                let (_, rest) = self.next.get_mut(&stream).unwrap();
+                let n = self.ends.get_mut(&stream).unwrap().1.write(rest).unwrap();
+                rest.drain(..n);
+                self.deliver(intake, stream, 1);
+            }
+        }
+    }
+
+    /// How many complete lines were taken from the pipe, and whether a part of one more was.
+    pub(crate) fn taken(&mut self, stream: Stream) -> (u64, bool) {
+        let (to_read, to_write) = self.ends.get_mut(&stream).unwrap();
+        let mut waiting = vec![0u8; rustix::io::ioctl_fionread(&*to_read).unwrap() as usize];
+        let n = if waiting.is_empty() { 0 } else { rustix::io::read(&*to_read, &mut waiting).unwrap() };
+        assert_eq!(n, waiting.len());
+        to_write.write_all(&waiting).unwrap();
+        let (number, rest) = &self.next[&stream];
+        let behind = [waiting.as_slice(), rest].concat();
+        let complete = number - behind.iter().filter(|b| **b == b'\n').count() as u64;
+        (complete, !behind.is_empty() && !behind.starts_with(format!("{complete} ").as_bytes()))
+    }
+
     /// How many complete lines were written.
     pub(crate) fn lines(&self, stream: Stream) -> u64 {
         let (number, rest) = &self.next[&stream];
         number - rest.iter().filter(|b| **b == b'\n').count() as u64
     }
+}
+
+/// Holds the write lock of a store's database, as another process might.
+pub(crate) fn hold_database(dir: &Path) -> rusqlite::Connection {
+    let db = rusqlite::Connection::open(dir.join("logs.db")).unwrap();
+    db.busy_timeout(std::time::Duration::from_secs(10)).unwrap();
+    db.execute_batch("BEGIN IMMEDIATE").unwrap();
+    db
+}
+
+/// Waits for something that the store's threads do; at most 30 s.
+pub(crate) fn until(what: &str, mut is: impl FnMut() -> bool) {
+    for _ in 0..15_000 {
+        if is() {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(2));
+    }
+    panic!("waited in vain until {what}");
 }
 
 /// An entry of the store, as any reader should see it.

@@ -24,8 +24,9 @@ pub const BLIND_INTERVAL: Duration = Duration::from_millis(100);
 const LATE_PART: u64 = 4;
 /// A kernel guard this close to the budget comes too late: its counters are batched (64 pages a CPU, 128 events).
 const GUARD_LAG_BYTES: u64 = 16 << 20;
-/// A move of the fast number by this part of the budget since the last confirmed reading is worth another one.
-const MOVED_PART: u64 = 16;
+/// A move of the fast number by this part of the budget since the last confirmed reading is worth another one: while Normal,
+/// and above, so that the slope has points between the marks.
+const MOVED_PART: [u64; 2] = [16, 64];
 /// Confirmed readings take at most one part in so many of a core.
 const CONFIRM_SHARE: u32 = 10;
 /// The same while the fast number says that the next mark was probably reached: then a late reading is what costs.
@@ -190,7 +191,8 @@ pub fn wants_confirm(
     if state.deadline(policy, at).is_some_and(|left| left.is_zero()) {
         return true;
     }
-    if last.fast_bytes.is_none_or(|then| fast.abs_diff(then) >= budget / MOVED_PART) {
+    let moved = budget / MOVED_PART[usize::from(state.level > Level::Normal)];
+    if last.fast_bytes.is_none_or(|then| fast.abs_diff(then) >= moved) {
         return true;
     }
     let estimate = state.estimate(fast).unwrap_or(fast);

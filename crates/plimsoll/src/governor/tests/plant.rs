@@ -2,7 +2,7 @@
 //! how many samples did that take? The loop here is the thread's, with costs and kernel events that are scripted.
 
 use super::*;
-use crate::governor::{confirm_is_urgent, confirm_pause, step, wants_confirm};
+use crate::governor::{Growth, confirm_is_urgent, confirm_pause, step, wants_confirm};
 use crate::level::Level;
 
 /// What a fast reading and a wake-up cost, together.
@@ -38,6 +38,8 @@ struct Run {
     level: Level,
     /// When Critical was decided, readings included.
     critical_at: Option<Duration>,
+    /// The slope that was told last.
+    growth: Option<Growth>,
 }
 
 /// Samples the plant from `begin` to `end`, or until Critical.
@@ -69,6 +71,7 @@ fn run(policy: &Policy, plant: &Plant, begin: Duration, end: Duration) -> Run {
         state = next;
         run.samples += 1;
         run.level = run.level.max(decision.level);
+        run.growth = decision.growth;
         if decision.level == Level::Critical {
             run.critical_at = Some(now);
             return run;
@@ -204,5 +207,24 @@ fn at_rest_it_wakes_once_a_second_with_a_guard_and_ten_times_without() {
         let run = run(&policy(), &plant, Duration::ZERO, Duration::from_secs(60));
         assert!(run.samples <= per_minute, "{run:?}");
         assert!(run.confirms <= 61, "one confirmed reading per poll interval: {run:?}");
+    }
+}
+
+#[test]
+fn the_slope_at_the_budget_is_the_ramps_also_in_stairs_of_a_mib() {
+    let begin = Duration::from_secs(3);
+    for rate_mib in [50, 200, 1000] {
+        for guards in [Vec::new(), policy().guard_bytes().expect("a budget").to_vec()] {
+            let smooth = ramp(20 * MIB, begin, rate_mib);
+            let plant = Plant {
+                program: Box::new(move |at| smooth(at) / MIB * MIB),
+                cache: constant(3 * MIB),
+                confirm_cost: Duration::from_micros(20),
+                guards,
+            };
+            let growth = run(&policy(), &plant, Duration::ZERO, Duration::from_secs(20)).growth.expect("many readings");
+            let ratio = growth.bytes_per_second / (rate_mib * MIB) as f64;
+            assert!((0.8..1.2).contains(&ratio) && growth.confidence > 0.5, "{rate_mib} MiB/s: {growth:?}");
+        }
     }
 }
