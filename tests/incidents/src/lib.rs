@@ -8,7 +8,7 @@
 //! | [`judge`] | what counts as saved, and what as left alone |
 //! | [`evidence`] | what a load wrote about itself: when it crossed the mark, when SIGTERM reached its handler |
 //! | [`product`] | where the two binaries are |
-//! | [`words`], [`lines`], [`account`] | the numbered lines of the log tests and the byte-exact accounting of them |
+//! | [`words`], [`lines`], [`account`] | the numbered lines of the log tests and the accounting of them |
 //! | [`slow_disk`] | a disk that is slow, stands still or is full, through FUSE |
 //! | [`tmpfs`] | a small disk |
 //! | [`usage`] | what a process uses, what a directory takes |

@@ -4,12 +4,14 @@
 //! `write(2)` is the write's. The access logs are synthetic: real formats, plausible distributions, no real users.
 
 use crate::evidence::Evidence;
-use crate::parse::Size;
+use crate::parse::{Rate, Size};
 use crate::sys;
 use plimsoll_incidents::clock;
 use plimsoll_incidents::lines::LineMaker;
 use plimsoll_incidents::words::Random;
-use std::io::{self, Write};
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Lines made ahead of writing them.
@@ -87,6 +89,42 @@ pub(crate) struct LongLine {
     /// How long, without its line feed
     #[arg(long, default_value = "100M")]
     bytes: Size,
+}
+
+/// Print a file, as a program would that logs so much.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Replay {
+    /// Which file
+    #[arg(long)]
+    file: PathBuf,
+    /// How fast, in MiB a second
+    #[arg(long, default_value = "20")]
+    rate: Rate,
+    /// Stay afterwards, in milliseconds
+    #[arg(long, default_value_t = 0)]
+    hold_ms: u64,
+}
+
+/// Prints a file in blocks of 64 KiB, at a pace; SIGTERM ends it between two blocks.
+pub(crate) fn replay(plan: &Replay, evidence: &Evidence) -> io::Result<i32> {
+    sys::catch(libc::SIGTERM)?;
+    evidence.start("main");
+    let mut file = File::open(&plan.file)?;
+    let mut out = Writer { time: false, longest_ns: 0 };
+    let mut block = vec![0; 64 << 10];
+    let (started, mut written) = (clock::monotonic_ns(), 0);
+    while sys::signal_ns() == 0 {
+        let length = file.read(&mut block)?;
+        if length == 0 {
+            break;
+        }
+        out.put(&block[..length])?;
+        written += length as u64;
+        keep_pace(started, written, plan.rate.0.max(1));
+    }
+    evidence.done(0, 0, "");
+    crate::ramp::hold(Duration::from_millis(plan.hold_ms));
+    Ok(0)
 }
 
 /// Prints lines; SIGTERM ends it between two writes.

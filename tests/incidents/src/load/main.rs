@@ -56,6 +56,8 @@ enum Load {
     DoubleFork(life::DoubleFork),
     /// Print lines
     Lines(log::Lines),
+    /// Print a file at a pace
+    Replay(log::Replay),
     /// Print bytes that are no text
     Garbage(log::Garbage),
     /// Print one very long line
@@ -98,6 +100,7 @@ fn run(args: &Args) -> io::Result<i32> {
         Load::IgnoreTerm(plan) => life::ignore_term(plan, &evidence),
         Load::DoubleFork(plan) => life::double_fork(plan, &evidence),
         Load::Lines(plan) => log::lines(plan, &evidence),
+        Load::Replay(plan) => log::replay(plan, &evidence),
         Load::Garbage(plan) => log::garbage(plan, &evidence),
         Load::LongLine(plan) => log::long_line(plan, &evidence),
         Load::Serve(plan) => serve::run(plan, &evidence),

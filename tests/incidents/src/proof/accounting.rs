@@ -1,4 +1,4 @@
-//! `account`: the byte-exact check of a stored flood, fast enough for a million lines (about two seconds).
+//! `account`: the check of a stored flood, line by line and byte by byte, fast enough for a million lines (about two seconds).
 
 use plimsoll_incidents::account::Account;
 use plimsoll_incidents::lines::LineMaker;
@@ -39,7 +39,7 @@ pub(crate) fn run(plan: &Plan) -> Result<bool, String> {
         "gap_bytes": summary.gap_bytes,
         "gap_lines": summary.gap_lines,
         "inexact_gaps": summary.inexact_gaps,
-        "reached_bytes": summary.reached_bytes,
+        "reached": summary.reached,
         "finding_count": summary.finding_count,
         "findings": summary.findings,
     });

@@ -1,8 +1,8 @@
 //! `slow-sink`, `stalls` and `many`: the state directory on a disk that is slow, stands still or is full, and forty
 //! supervisors that share one of which one floods.
 //!
-//! What is promised everywhere: the child is not held back, the supervisor does not grow, and every byte is stored or in a
-//! gap record of exactly its length.
+//! What is promised everywhere: the child is not held back, the supervisor does not grow, and every line is stored or in a
+//! gap record of exactly its range.
 
 use crate::flood::{DEADLINE, FLAGS, PEAK_MAX_MB, done, flooding, peak_mb, seconds};
 use crate::report::{Must, Report};

@@ -5,7 +5,7 @@
 //! | child time | the load's own clock, from before its first write to after its last; beside it the same into a bare file |
 //! | CPU | the scheduler's time of all supervisor threads, from before the flood to [`Plan::idle`] seconds after it |
 //! | peak RSS | `VmHWM` of the supervisor, which nobody can miss |
-//! | accounting | every byte stored once or in a gap of exactly its length: while it runs, after idling, and after the end |
+//! | accounting | every line stored once or in a gap of exactly its range: while it runs, after idling, and after the end |
 //! | on disk | allocated blocks of everything below `DIR/NAME` after idling, against the bytes that were printed |
 //! | freshness | `fresh`: at the start of each question, how old the oldest line is that the answer lacks |
 

@@ -7,7 +7,7 @@
 //! | moments | killed again and again after a random time, also while it is adopting |
 //!
 //! Which calls there are is measured first (`strace -c`), so none is forgotten when the product changes. `when=N` counts for
-//! each thread by itself. After every kill the next supervisor adopts the same child, and in the end every byte must be stored
+//! each thread by itself. After every kill the next supervisor adopts the same child, and in the end every line must be stored
 //! once or lie in a gap record of its range, and the child must never have been signalled.
 
 use crate::flood::{DEADLINE, FLAGS, flooding};

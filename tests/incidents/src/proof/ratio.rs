@@ -1,8 +1,8 @@
-//! `ratio`: what real logs take on disk. Each file is printed by `cat` under `plimsoll run`, then the store idles.
+//! `ratio`: what real logs take on disk. Each file is printed under `plimsoll run`, then the store idles.
 //!
 //! `bench/real-logs` makes the files with a real nginx and a real JSON logger; any other log file does as well.
 
-use crate::flood::{DEADLINE, FLAGS};
+use crate::flood::{DEADLINE, FLAGS, done};
 use crate::report::{Must, Report};
 use plimsoll_incidents::protected::{Entry, Setup};
 use plimsoll_incidents::usage;
@@ -10,6 +10,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 const DISK_MAX_RATIO: f64 = 0.2;
+/// How fast a file is printed, in MiB a second: a busy service, and slower than any disk.
+const REPLAY_MIB: &str = "20";
 
 /// Which files.
 #[derive(Debug, clap::Args)]
@@ -30,10 +32,10 @@ pub(crate) fn run(plan: &Plan) -> Result<bool, String> {
     let mut report = Report::new("Real logs on disk", plan.raw.as_deref())?;
     for file in &plan.files {
         let raw_bytes = file.metadata().map_err(|error| format!("{}: {error}", file.display()))?.len();
-        let script = format!("cat \"$0\"; exec sleep {}", plan.idle + 3);
-        let path = file.display().to_string();
-        let mut service = Setup::new("ratio", &FLAGS).program(&["/bin/sh", "-c", &script, &path]).start()?;
-        service.child();
+        let (path, hold) = (file.display().to_string(), ((plan.idle + 3) * 1000).to_string());
+        let load = ["replay", "--file", &path, "--rate", REPLAY_MIB, "--hold-ms", &hold];
+        let mut service = Setup::new("ratio", &FLAGS).load(&load).start()?;
+        done(&service)?;
         std::thread::sleep(Duration::from_secs(plan.idle));
         let disk_bytes = usage::disk_bytes(&service.home());
         service.wait(DEADLINE).ok_or_else(|| format!("it does not end: {}", service.stderr()))?;

@@ -1,4 +1,4 @@
-//! Every byte that was printed is stored once or lies in a gap of exactly its length; nothing grows; nobody waits.
+//! Every line that was printed is stored once or lies in a gap of exactly its range; nothing grows; nobody waits.
 
 use crate::support::{or_skip, start, turn};
 use plimsoll_incidents::files;
