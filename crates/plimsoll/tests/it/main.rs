@@ -1,0 +1,13 @@
+//! The one integration binary of this crate. Each module is one subject; what needs a real cgroup says so and is skipped,
+//! with the reason printed, where none can be made.
+
+#![allow(clippy::disallowed_methods, reason = "tests read files of the repository and of the kernel, whole")]
+
+mod fixture;
+mod limits;
+mod live;
+mod live_group;
+mod live_tree;
+mod no_alloc;
+mod readings;
+mod sys;
