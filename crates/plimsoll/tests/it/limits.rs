@@ -15,8 +15,8 @@ const TABLE: &[(&str, &str)] = &[
         "v1-plain",
         "group v1 cgroup/memory/app as /app
 usage 380 MiB limit 400 MiB oom_kills 2
-program 164 MiB kernel 6 MiB file 220 MiB
-* kill 400 MiB, usage 380 MiB, protected 170 MiB, level 0, cgroup/memory/app/memory.limit_in_bytes
+program 160 MiB kernel 6 MiB file 220 MiB
+* kill 400 MiB, usage 380 MiB, protected 166 MiB, level 0, cgroup/memory/app/memory.limit_in_bytes
 ",
     ),
     (

@@ -117,19 +117,22 @@ impl Scanner {
     fn read_all(&mut self) -> Result<usize, Unread> {
         self.processes.clear();
         let (processes, proc_dir) = (&mut self.processes, self.proc_dir.as_fd());
-        let mut overflow = 0;
+        let (mut overflow, mut trouble) = (0, None);
         let mut buffer = [MaybeUninit::uninit(); 8192];
         files::each_number(self.listing.as_fd(), &mut buffer, "/proc", |pid| {
             if processes.len() == MAX_PROCESSES {
                 overflow += 1;
                 return;
             }
-            // One that ended meanwhile is none; one that another user hides from us (hidepid) is not ours.
-            if let Ok(identity) = process::identity_at(proc_dir, pid) {
-                processes.push(Process::new(&identity));
+            match process::identity_at(proc_dir, pid) {
+                Ok(identity) => processes.push(Process::new(&identity)),
+                // One that ended meanwhile is none; one that another user hides from us (hidepid) is not ours.
+                Err(Unread::Missing(_) | Unread::Denied(_)) => {}
+                // No descriptor left, say: then we do not know who is there, and a tree that looks empty is not.
+                Err(why) => trouble = Some(why),
             }
         })?;
-        Ok(overflow)
+        trouble.map_or(Ok(overflow), Err)
     }
 
     /// Marks what is known before descent is looked at: the root, what is excluded, and the members of the last look.
