@@ -105,8 +105,10 @@ fn below_a_subreaper_even_an_orphan_that_was_never_seen_is_found() {
 fn a_tree_whose_root_is_gone_is_missing_and_not_empty() {
     let player = Player::start();
     let mut gauge = of(&player);
+    let mut fast_only = of(&player);
     assert!(gauge.fast().unwrap() > 0);
     drop(player);
+    assert_eq!(fast_only.fast(), Err(Unread::Missing("process tree")));
     assert_eq!(gauge.confirm(), Err(Unread::Missing("process tree")));
     assert_eq!(gauge.fast(), Err(Unread::Missing("process tree")));
 }
