@@ -224,7 +224,7 @@ impl Archive {
         );
         let (since, until, level) = bounds(query);
         let mut find = self.connection.prepare_cached(&find)?;
-        find.query_row((stream.number(), since, until, level, position), |row| Row::read(row)).optional()
+        find.query_row((stream.number(), since, until, level, position), Row::read).optional()
     }
 }
 
