@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags};
 
-use super::{Entry, Place, Program, account, everything};
+use super::{Place, Program, account, account_torn, everything};
 use crate::recover::{check_frames, finish_intent};
 use crate::ring::{Found, Ring, at};
 use crate::writer::Writer;
@@ -64,8 +64,7 @@ fn recovers(dir: &Path, path: &Path, taken: &[u8], context: &str, hook: impl Fn(
     let complete = taken.iter().filter(|b| **b == b'\n').count() as u64;
     let torn = taken.last().is_some_and(|b| *b != b'\n');
     let entries = &all[&Stream::Stdout];
-    let in_gap = torn && matches!(entries.last(), Some((_, Entry::Gap { .. })));
-    account(entries, complete + u64::from(in_gap));
+    account_torn(entries, complete, torn);
     let counted = ring.counter(Stream::Stdout, at::BYTES_IN) + ring.dropped(Stream::Stdout).1;
     assert_eq!(counted, taken.len() as u64, "{context}: bytes stored and dropped");
 }
