@@ -2,8 +2,8 @@
 //!
 //! Every limit is a triple: its bytes, the usage **at the same level**, and its consequence. Among those that kill, the one
 //! with the least headroom binds; all others are reported. A host's RAM is told as information and never binds. Looks at
-//! every ancestor group that is visible (v1, v2, hybrid); costs a few files per level (0.3 ms for three levels) and allocates, so it is for the start
-//! and for every few seconds, not for each reading.
+//! every ancestor group that is visible (v1, v2, hybrid); costs a few files per level (0.3 ms for
+//! three levels) and allocates, so it is for the start and for every few seconds, not for each reading.
 
 use std::path::PathBuf;
 

@@ -20,7 +20,7 @@ use crate::gauge::{Gauge, Protected, Root, Unread};
 /// How many members' `statm` files stay open: the largest ones at the last look.
 pub const KEPT_MEMBERS: usize = 8;
 
-/// How many members one look goes through (a look costs 1.3–5 µs each, at most a tenth of the time); those listed later are not seen.
+/// How many members one look goes through (1.3–5 µs each, at most a tenth of the time); those listed later are not seen.
 pub const SCANNED_MEMBERS: usize = 1024;
 
 /// Looks at the members take at most this part of the time.
