@@ -104,7 +104,8 @@ impl Sealer<'_> {
         let tail = core.ring.tail();
         self.prepare(tail)?;
         let Some(work) = self.work.as_mut() else { return Ok(Turn::Again) };
-        let due = last || self.seal_at.is_some_and(|at| now >= at);
+        let pressed = core.pressed.swap(false, Ordering::AcqRel);
+        let due = last || pressed || self.seal_at.is_some_and(|at| now >= at);
         if due || tail.saturating_sub(work.frames.position()) >= SEAL_BYTES {
             work.read(core, tail)?;
             core.sealed_to.store(work.frames.position(), Ordering::Release);
@@ -169,6 +170,7 @@ impl Sealer<'_> {
             Some(opened) => opened,
             None => {
                 let opened = self.database.insert(retain::open(&core.settings)?);
+                core.tally.database_bytes.store(opened.database.size_bytes(), Ordering::Relaxed);
                 let fresh = opened.database.sealed_positions()? == [Resume::default(); 3];
                 if fresh && oldest > 0 && !self.told_lost {
                     self.told_lost = true;

@@ -275,7 +275,7 @@ fn a_full_disk_drops_counts_and_heals() {
     struct Unmount(PathBuf);
     impl Drop for Unmount {
         fn drop(&mut self) {
-            drop(rustix::mount::unmount(&self.0, rustix::mount::UnmountFlags::DETACH));
+            rustix::mount::unmount(&self.0, rustix::mount::UnmountFlags::DETACH).unwrap();
         }
     }
     let _unmount = Unmount(mount.clone());
