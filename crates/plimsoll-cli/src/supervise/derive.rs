@@ -224,7 +224,10 @@ mod tests {
             assert_eq!(got, expected, "budget {budget}");
             let page = include_str!("../../../../docs/runtime-limits.md");
             for value in values {
-                assert!(page.contains(&format!("`{value}`")), "docs/runtime-limits.md lacks {value} of a budget of {budget}");
+                assert!(
+                    page.contains(&format!("`{value}`")),
+                    "docs/runtime-limits.md lacks {value} of a budget of {budget}"
+                );
             }
         }
     }

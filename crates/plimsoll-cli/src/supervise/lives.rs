@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use plimsoll::clock::{Clock, MonotonicClock};
+use plimsoll::clock::{Clock, MonotonicClock, wall};
 use plimsoll::units;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::{Signal, WaitOptions, WaitStatus};
@@ -567,7 +567,11 @@ impl Lives {
     }
 
     fn take_over(&mut self, child: Child, oom_kills_before: Option<u64>, restarts: u64) {
-        self.facts = Facts { started: self.clock.now(), oom_kills_before, ..Facts::default() };
+        // It began before us: its life counts from there.
+        let lived = wall().as_secs_f64() - self.starter.state.child_started_unix;
+        let lived = Duration::try_from_secs_f64(lived).unwrap_or_default();
+        let started = self.clock.now().saturating_sub(lived);
+        self.facts = Facts { started, oom_kills_before, ..Facts::default() };
         self.restarts.total = restarts;
         self.shared.set_restarts(restarts);
         self.begin(child);
