@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 pub(super) struct Counters {
     pub(super) wakeups: AtomicU64,
     pub(super) pauses: AtomicU64,
+    pub(super) rests: AtomicU64,
     pub(super) streams: [StreamCounters; 2],
     pub(super) notes: AtomicU64,
 }
@@ -30,6 +31,8 @@ pub(crate) struct TailCounters {
     pub(crate) wakeups_total: u64,
     /// Rounds that waited a moment so that one read takes many lines.
     pub(crate) pauses_total: u64,
+    /// Times that a ring more than half full was given a moment.
+    pub(crate) rests_total: u64,
     /// Reads that brought something.
     pub(crate) reads_total: [u64; 2],
     pub(crate) bytes_total: [u64; 2],
@@ -45,6 +48,7 @@ impl Counters {
         TailCounters {
             wakeups_total: self.wakeups.load(Relaxed),
             pauses_total: self.pauses.load(Relaxed),
+            rests_total: self.rests.load(Relaxed),
             reads_total: each(|s| &s.reads),
             bytes_total: each(|s| &s.bytes),
             read_errors_total: each(|s| &s.errors),

@@ -30,7 +30,7 @@ impl Sink for Stored {
         let stream = [plimsoll_store::Stream::Stdout, plimsoll_store::Stream::Stderr][stream];
         let landed = self.0.read_from(stream, fd, at_unix_ns)?;
         see(landed.data);
-        Ok(Landing { bytes: landed.bytes, more: landed.more })
+        Ok(Landing { bytes: landed.bytes, more: landed.more, pressed: landed.pressed })
     }
 
     fn note(&mut self, text: &str, at_unix_ns: u64) {
