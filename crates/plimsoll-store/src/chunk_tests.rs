@@ -158,3 +158,16 @@ fn a_builder_is_full_at_its_marks() {
     long.push(1, 1, Found::Line { text: &[b'x'; FULL_BYTES], continued: false, unterminated: false });
     assert!(long.is_full());
 }
+
+#[test]
+fn the_document_shows_this_blob() {
+    let document = include_str!("../../../docs/log-format.md");
+    let source = include_str!("chunk.rs");
+    let rows = |text: &str, from: &str| {
+        let rows = text.lines().map(|l| l.trim_start_matches("//! ")).skip_while(|l| !l.starts_with(from));
+        rows.take_while(|l| l.starts_with('|')).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let (shown, made) = (rows(document, "| 0..2 | `P` `c` |"), rows(source, "| 0..2 | `P` `c` |"));
+    assert_eq!(shown, made);
+    assert_eq!(made.len(), 7);
+}

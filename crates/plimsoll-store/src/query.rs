@@ -11,15 +11,17 @@
 //! each stream's unfinished line.
 
 mod archive;
+mod entry;
 mod live;
+mod newest;
 
-use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use regex::bytes::Regex;
-
+pub use self::entry::{Entry, EntryKind, Query};
+use self::entry::{item, offer};
+use self::newest::Newest;
 use crate::chunk::Item;
 use crate::frame::{Frame, GAP_BYTES, Kind};
 use crate::query::archive::Archive;
@@ -29,93 +31,7 @@ use crate::retain::DATABASE_FILE;
 use crate::ring::{at, pending_gap};
 use crate::schema::Position;
 use crate::split::{Found, Resume, Splitter};
-use crate::{DEFAULT_MAX_LINE_BYTES, GapReason, LogLevel, StoreError, Stream, clock};
-
-/// Which entries are wanted. `Query::default()` is all of them.
-#[derive(Clone, Debug, Default)]
-pub struct Query {
-    /// Not before this time, nanoseconds since 1970-01-01 UTC.
-    pub since_unix_ns: Option<u64>,
-    /// Before this time.
-    pub until_unix_ns: Option<u64>,
-    /// Of these streams; none named is all.
-    pub streams: Vec<Stream>,
-    /// Lines that say that they are at least so bad; a line that says nothing is not.
-    pub min_level: Option<LogLevel>,
-    /// Lines in which this is found.
-    pub pattern: Option<Regex>,
-}
-
-impl Query {
-    /// Whether `entry` is wanted. Level and pattern are asked of lines only: a gap of the time and the streams asked for always is, since
-    /// nobody can say what its lines were.
-    pub fn takes(&self, entry: &Entry<'_>) -> bool {
-        if !self.takes_stream(entry.stream) {
-            return false;
-        }
-        let (first, last) = match entry.kind {
-            EntryKind::Gap { from_unix_ns, to_unix_ns, .. } => (from_unix_ns, to_unix_ns.max(entry.at_unix_ns)),
-            EntryKind::Line { .. } => (entry.at_unix_ns, entry.at_unix_ns),
-        };
-        if self.since_unix_ns.is_some_and(|since| last < since)
-            || self.until_unix_ns.is_some_and(|until| first >= until)
-        {
-            return false;
-        }
-        match entry.kind {
-            EntryKind::Gap { .. } => true,
-            EntryKind::Line { text, level, .. } => {
-                level >= self.min_level && self.pattern.as_ref().is_none_or(|pattern| pattern.is_match(text))
-            }
-        }
-    }
-
-    fn takes_stream(&self, stream: Stream) -> bool {
-        self.streams.is_empty() || self.streams.contains(&stream)
-    }
-}
-
-/// A line, or a place where lines are missing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Entry<'a> {
-    /// When its last byte was read, nanoseconds since 1970-01-01 UTC.
-    pub at_unix_ns: u64,
-    /// Where it came from.
-    pub stream: Stream,
-    /// Its place in the order of all entries; see the top of the module.
-    pub position: u64,
-    /// What it is.
-    pub kind: EntryKind<'a>,
-}
-
-/// What an [`Entry`] is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum EntryKind<'a> {
-    /// A line, or a piece of one.
-    Line {
-        /// Its bytes, as they came, without the line end.
-        text: &'a [u8],
-        /// What it says about itself; each piece of a long line is judged for itself.
-        level: Option<LogLevel>,
-        /// The line goes on in the stream's next entry: it is longer than `Settings::max_line_bytes`.
-        continued: bool,
-        /// The line ended without a line end, because its writer did.
-        unterminated: bool,
-    },
-    /// Lines that are missing.
-    Gap {
-        /// How many; exact if [`GapReason::is_exact`] says so, otherwise at least so many.
-        lines: u64,
-        /// Bytes that found no room, as far as they were counted.
-        bytes: u64,
-        /// When the first of them came, nanoseconds since 1970-01-01 UTC.
-        from_unix_ns: u64,
-        /// When the last of them came.
-        to_unix_ns: u64,
-        /// Why.
-        reason: GapReason,
-    },
-}
+use crate::{DEFAULT_MAX_LINE_BYTES, GapReason, StoreError, Stream, clock};
 
 /// A place between two entries: everything before it was handed out. Stays valid in later processes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -240,7 +156,7 @@ impl Reader {
     ) -> Result<Cursor, StoreError> {
         self.live.refresh()?;
         let horizon = self.live.horizon();
-        let mut newest = Newest { n, entries: BTreeMap::new() };
+        let mut newest = Newest::new(n);
         let end = loop {
             let mut scan = self.unsealed()?;
             let scanned = self.scan(&mut scan, horizon, &mut |stream, item| {
@@ -263,8 +179,8 @@ impl Reader {
             archive.rest();
             walked?;
         }
-        for entry in newest.entries.values() {
-            if sink(entry.as_entry()).is_break() {
+        for entry in newest.entries() {
+            if sink(entry).is_break() {
                 return Ok(Cursor(entry.position + 1));
             }
         }
@@ -444,101 +360,8 @@ impl Follow {
     }
 }
 
-/// The newest entries that were offered, whatever the order.
-struct Newest {
-    n: usize,
-    entries: BTreeMap<u64, Owned>,
-}
-
-/// An entry with its own text.
-struct Owned {
-    at_unix_ns: u64,
-    stream: Stream,
-    position: u64,
-    text: Vec<u8>,
-    /// With an empty text in place of `text`.
-    kind: EntryKind<'static>,
-}
-
-impl Newest {
-    fn offer(&mut self, query: &Query, stream: Stream, item: Item<'_>) {
-        if self.n == 0 || self.has_all_from(item.position) {
-            return;
-        }
-        let entry = entry(stream, item);
-        if !query.takes(&entry) {
-            return;
-        }
-        self.entries.insert(entry.position, Owned::of(&entry));
-        if self.entries.len() > self.n {
-            self.entries.pop_first();
-        }
-    }
-
-    /// There are enough, all of them behind `position`.
-    fn has_all_from(&self, position: u64) -> bool {
-        self.entries.len() >= self.n && self.entries.first_key_value().is_none_or(|(oldest, _)| *oldest > position)
-    }
-}
-
-impl Owned {
-    fn of(entry: &Entry<'_>) -> Owned {
-        let (text, kind) = match entry.kind {
-            EntryKind::Line { text, level, continued, unterminated } => {
-                (text.to_vec(), EntryKind::Line { text: &[], level, continued, unterminated })
-            }
-            EntryKind::Gap { lines, bytes, from_unix_ns, to_unix_ns, reason } => {
-                (Vec::new(), EntryKind::Gap { lines, bytes, from_unix_ns, to_unix_ns, reason })
-            }
-        };
-        let Entry { at_unix_ns, stream, position, .. } = *entry;
-        Owned { at_unix_ns, stream, position, text, kind }
-    }
-
-    fn as_entry(&self) -> Entry<'_> {
-        let kind = match self.kind {
-            EntryKind::Line { level, continued, unterminated, .. } => {
-                EntryKind::Line { text: &self.text, level, continued, unterminated }
-            }
-            gap @ EntryKind::Gap { .. } => gap,
-        };
-        Entry { at_unix_ns: self.at_unix_ns, stream: self.stream, position: self.position, kind }
-    }
-}
-
 fn lowest(resume: &[Resume; 3]) -> u64 {
     resume.iter().map(|from| from.frame).min().unwrap_or(0)
-}
-
-/// What a frame's split gave, as a chunk would hold it.
-fn item(position: u64, at_unix_ns: u64, found: Found<'_>) -> Item<'_> {
-    let level = match found {
-        Found::Line { text, .. } => LogLevel::detect(text),
-        Found::Gap { .. } => None,
-    };
-    Item { position, at_unix_ns, level, found }
-}
-
-fn entry<'a>(stream: Stream, item: Item<'a>) -> Entry<'a> {
-    let kind = match item.found {
-        Found::Line { text, continued, unterminated } => {
-            EntryKind::Line { text, level: item.level, continued, unterminated }
-        }
-        Found::Gap { lines, bytes, from_unix_ns, to_unix_ns, reason } => {
-            EntryKind::Gap { lines, bytes, from_unix_ns, to_unix_ns, reason }
-        }
-    };
-    Entry { at_unix_ns: item.at_unix_ns, stream, position: item.position, kind }
-}
-
-fn offer(
-    query: &Query,
-    stream: Stream,
-    item: Item<'_>,
-    sink: &mut dyn FnMut(Entry<'_>) -> ControlFlow<()>,
-) -> ControlFlow<()> {
-    let entry = entry(stream, item);
-    if query.takes(&entry) { sink(entry) } else { ControlFlow::Continue(()) }
 }
 
 #[cfg(test)]
@@ -546,3 +369,6 @@ mod tests;
 
 #[cfg(test)]
 mod live_tests;
+
+#[cfg(test)]
+mod golden_tests;

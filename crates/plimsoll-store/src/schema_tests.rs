@@ -100,3 +100,9 @@ fn deleting_more_than_there_is_ends() {
     assert_eq!(db.delete_oldest(u64::MAX).expect("deleted").chunks, 1);
     assert_eq!(db.delete_oldest(u64::MAX).expect("deleted"), Deleted::default());
 }
+
+#[test]
+fn the_document_shows_these_tables() {
+    let document = include_str!("../../../docs/log-format.md");
+    assert!(document.contains(TABLES.trim()), "docs/log-format.md shows other tables than schema.rs makes");
+}

@@ -204,6 +204,7 @@ impl State {
 }
 
 /// How a line's bytes end.
+#[derive(Clone, Copy)]
 enum Ends {
     AtLineEnd,
     GoesOn,

@@ -66,16 +66,17 @@ struct Report {
 }
 
 pub(crate) fn run(args: Args) -> Result<ExitCode, Failure> {
+    let Args { place, json } = args;
     let root = Root::default();
     let limits = limit::discover(&root, rustix::process::getpid().as_raw_nonzero().get());
     let report = Report {
         limits: found(&limits),
         notes: limits.notes.clone(),
         host_bytes: limits.host_bytes,
-        checks: checks(&root, &args.place.dir()),
+        checks: checks(&root, &place.dir()),
     };
     let findings = report.checks.iter().filter(|check| !check.ok).count();
-    if args.json {
+    if json {
         let text = serde_json::to_string_pretty(&report).map_err(|error| Failure::internal(error.to_string()))?;
         println!("{text}");
     } else {
@@ -122,7 +123,11 @@ fn checks(root: &Root, dir: &Path) -> Vec<Check> {
     if let Ok(made) = made
         && !made.remove()
     {
-        checks.push(check("cleanup", Err("the group made for this check could not be removed".to_owned()), "remove it by hand"));
+        checks.push(check(
+            "cleanup",
+            Err("the group made for this check could not be removed".to_owned()),
+            "remove it by hand",
+        ));
     }
     checks
 }
@@ -180,7 +185,9 @@ fn scheduling() -> Check {
         name: "governor".to_owned(),
     };
     // Only the first sample is waited for; later ones find the place taken.
-    let governor = Governor::start(setup, move |_| drop(tell.try_send(())));
+    let governor = Governor::start(setup, move |_| {
+        tell.try_send(()).ok();
+    });
     let result = governor.map_err(|error| format!("no governor can be started: {error}")).and_then(|governor| {
         told.recv_timeout(Duration::from_secs(1)).ok();
         match governor.status().scheduling {
@@ -202,9 +209,12 @@ fn shared_memory() -> Check {
 
 fn pipe() -> Check {
     let mut buffer = [0_u8; 32];
-    let most: Option<usize> = read_small("/proc/sys/fs/pipe-max-size", &mut buffer).ok().and_then(|text| text.trim().parse().ok());
+    let most: Option<usize> =
+        read_small("/proc/sys/fs/pipe-max-size", &mut buffer).ok().and_then(|text| text.trim().parse().ok());
     let result = match most {
-        Some(most) if most < PIPE_BYTES => Err(format!("pipes hold at most {} (fs.pipe-max-size)", units::size(most as u64))),
+        Some(most) if most < PIPE_BYTES => {
+            Err(format!("pipes hold at most {} (fs.pipe-max-size)", units::size(most as u64)))
+        }
         Some(most) => Ok(format!("pipes may hold {} (fs.pipe-max-size)", units::size(most as u64))),
         None => Err("fs.pipe-max-size cannot be read".to_owned()),
     };
@@ -237,7 +247,8 @@ fn told(report: &Report, findings: usize, palette: Palette) -> String {
         None => line("limit: none that kills; without --memory plimsoll observes and does not govern".to_owned()),
     }
     for limit in &report.limits {
-        let usage = limit.usage_bytes.map_or_else(|| "usage unknown".to_owned(), |b| format!("{} used", units::size(b)));
+        let usage =
+            limit.usage_bytes.map_or_else(|| "usage unknown".to_owned(), |b| format!("{} used", units::size(b)));
         let mark = if limit.decides { "*" } else { " " };
         line(format!("  {mark} {}: {}, {usage} ({})", limit.source, units::size(limit.bytes), limit.consequence));
     }
@@ -276,7 +287,10 @@ mod tests {
             limits: vec![limit("/a/memory.max", false), limit("/memory.max", true)],
             notes: vec!["/b: unlimited".to_owned()],
             host_bytes: None,
-            checks: vec![check("pipe", Ok("fine".to_owned()), ""), check("cgroup", Err("refused".to_owned()), "do this")],
+            checks: vec![
+                check("pipe", Ok("fine".to_owned()), ""),
+                check("cgroup", Err("refused".to_owned()), "do this"),
+            ],
         };
         let text = told(&report, 1, Palette::PLAIN);
         assert_eq!(

@@ -39,7 +39,8 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: Args) -> Result<ExitCode, Failure> {
-    let layout = layout(&args)?;
+    let Args { place, name, memory, reserve, force } = args;
+    let layout = layout(&place, name)?;
     let name = layout.name().to_owned();
     let client = Client::new(layout.socket());
     let failed = |error: ClientError| match error {
@@ -47,22 +48,23 @@ pub(crate) fn run(args: Args) -> Result<ExitCode, Failure> {
         error => Failure::new(format!("{name}: {error}")),
     };
     let before = client.status().map_err(failed)?;
-    let budget = match args.memory.or(before.memory.budget_bytes) {
+    let budget = match memory.or(before.memory.budget_bytes) {
         Some(budget) => budget,
         None => return Err(Failure::usage(format!("{name} has no budget yet: --memory is needed"))),
     };
-    refuse_sudden_stop(&before, budget, args.force)?;
-    let after = client.set_memory(budget, args.reserve).map_err(failed)?;
+    refuse_sudden_stop(&before, budget, force)?;
+    let after = client.set_memory(budget, reserve).map_err(failed)?;
     println!("{}", told(&before, &after));
     Ok(ExitCode::SUCCESS)
 }
 
-fn layout(args: &Args) -> Result<Layout, Failure> {
-    let dir = args.place.dir();
-    let name = match &args.name {
-        Some(name) => name.clone(),
+fn layout(place: &Place, name: Option<String>) -> Result<Layout, Failure> {
+    let dir = place.dir();
+    let name = match name {
+        Some(name) => name,
         None => {
-            let names = Layout::names(&dir).map_err(|error| Failure::new(format!("cannot read {}: {error}", dir.display())))?;
+            let names =
+                Layout::names(&dir).map_err(|error| Failure::new(format!("cannot read {}: {error}", dir.display())))?;
             match names.as_slice() {
                 [only] => only.clone(),
                 [] => return Err(Failure::new(format!("nothing was ever run in {}", dir.display()))),

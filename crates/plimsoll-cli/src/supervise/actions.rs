@@ -3,6 +3,7 @@
 //! At most [`MAX_HELPERS`] (4) commands run at once, one per stage; each is killed after `EXEC_LIMIT` (10 s). They run in
 //! Plimsoll's own cgroup and do not count as the program's memory. Orphans that come to the subreaper are reaped here, too.
 
+use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -78,18 +79,22 @@ impl Helpers {
     }
 
     /// Starts a command, or says why not.
-    fn start(&mut self, stage: usize, line: &str, facts: &[(&str, String)], log: Option<std::os::fd::OwnedFd>) -> Result<(), String> {
+    fn start(
+        &mut self,
+        stage: usize,
+        line: &str,
+        facts: &[(&str, String)],
+        log: Option<&OwnedFd>,
+    ) -> Result<(), String> {
         if self.running.iter().any(|helper| helper.stage == stage) {
             return Err("its command still runs".to_owned());
         }
         if self.running.len() == MAX_HELPERS {
             return Err(format!("{MAX_HELPERS} commands run already"));
         }
-        let output = |log: &Option<std::os::fd::OwnedFd>| {
-            log.as_ref().and_then(|fd| fd.try_clone().ok()).map_or_else(Stdio::null, Stdio::from)
-        };
+        let output = || log.and_then(|fd| fd.try_clone().ok()).map_or_else(Stdio::null, Stdio::from);
         let mut command = Command::new("/bin/sh");
-        command.arg("-c").arg(line).stdin(Stdio::null()).stdout(output(&log)).stderr(output(&log)).process_group(0);
+        command.arg("-c").arg(line).stdin(Stdio::null()).stdout(output()).stderr(output()).process_group(0);
         command.envs(facts.iter().map(|(key, value)| (*key, value)));
         let started = command.spawn().map_err(|error| format!("cannot start /bin/sh: {error}"))?;
         let Some(pid) = i32::try_from(started.id()).ok().and_then(Pid::from_raw) else { return Ok(()) };
@@ -158,7 +163,7 @@ fn one(lives: &mut Lives, index: usize, stage: &Stage, decision: &Decision) -> R
                 ("PLIMSOLL_BUDGET_BYTES", number(decision.budget_bytes)),
             ];
             let log = child::open_fifo(&lives.options.layout.stderr_fifo()).ok();
-            lives.helpers.start(index, line, &facts, log)?;
+            lives.helpers.start(index, line, &facts, log.as_ref())?;
             lives.shared.tell("stage", &format!("{label}: started; {figures}"));
         }
     }

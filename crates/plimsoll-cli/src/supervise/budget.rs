@@ -31,7 +31,9 @@ pub(crate) struct Ceiling {
 pub(crate) fn ceiling(root: &Root) -> Option<Ceiling> {
     let own = rustix::process::getpid().as_raw_nonzero().get();
     let killing = limit::discover(root, own).all.into_iter().filter(|limit| limit.consequence == Consequence::Kill);
-    killing.min_by_key(|limit| limit.bytes).map(|limit| Ceiling { bytes: limit.bytes, source: limit.source.display().to_string() })
+    killing
+        .min_by_key(|limit| limit.bytes)
+        .map(|limit| Ceiling { bytes: limit.bytes, source: limit.source.display().to_string() })
 }
 
 /// What holds for the child.
@@ -51,11 +53,6 @@ impl Budget {
     /// Budget + reserve, where there is a budget.
     pub(crate) fn kernel_limit_bytes(&self) -> Option<u64> {
         self.budget_bytes.map(|budget| budget.saturating_add(self.reserve_bytes))
-    }
-
-    /// Growth in bytes per second that a drain of `drain_ms` survives between SIGTERM and the kernel.
-    pub(crate) fn survives_bytes_per_second(&self, drain_ms: u64) -> u64 {
-        self.reserve_bytes.saturating_mul(1000) / drain_ms.max(1)
     }
 }
 
@@ -180,11 +177,5 @@ mod tests {
         assert!(error.contains("90.0 MiB") && error.contains("memory.max"), "{error}");
         assert!(decide(None, None, Some(&tight)).is_err());
         assert!(decide(Some(MIB), None, None).is_err());
-    }
-
-    #[test]
-    fn survival_is_reserve_over_drain() {
-        let budget = decide(Some(300 * MIB), Some(60 * MIB), None).expect("fits");
-        assert_eq!(budget.survives_bytes_per_second(300), 200 * MIB);
     }
 }

@@ -222,6 +222,13 @@ mod tests {
             let expected: Vec<(&str, Change)> =
                 TABLE.iter().map(|row| row.name).zip(values.map(set)).chain([("PYTHONUNBUFFERED", set("1"))]).collect();
             assert_eq!(got, expected, "budget {budget}");
+            let page = include_str!("../../../../docs/runtime-limits.md");
+            for value in values {
+                assert!(
+                    page.contains(&format!("`{value}`")),
+                    "docs/runtime-limits.md lacks {value} of a budget of {budget}"
+                );
+            }
         }
     }
 
@@ -258,7 +265,11 @@ mod tests {
             set("--enable-source-maps --max-old-space-size=188")
         );
         assert_eq!(
-            one_of(300 * MIB, &[("JAVA_TOOL_OPTIONS", "-Dfile.encoding=UTF-8"), ("_JAVA_OPTIONS", "-Xss1m")], "JAVA_TOOL_OPTIONS"),
+            one_of(
+                300 * MIB,
+                &[("JAVA_TOOL_OPTIONS", "-Dfile.encoding=UTF-8"), ("_JAVA_OPTIONS", "-Xss1m")],
+                "JAVA_TOOL_OPTIONS"
+            ),
             set("-Dfile.encoding=UTF-8 -Xmx165m")
         );
     }

@@ -7,8 +7,8 @@ use super::facts;
 use super::lives::Lives;
 use super::reason::{self, Evidence, Reason, Status, signal_name};
 use super::restart::{LOOP_ENDS, LOOP_WINDOW, Verdict, Why};
-use super::table::Event;
 use super::state;
+use super::table::Event;
 use crate::snapshot::ExitView;
 
 /// A life that is over, judged.
@@ -27,8 +27,7 @@ pub(super) fn judge(lives: &mut Lives) -> Event {
         (Some(before), Some(now)) => Some(now.saturating_sub(before)),
         _ => None,
     };
-    let evidence =
-        Evidence { status, stopped_for_memory: facts.stop.is_some(), killed_by_us: facts.killed, oom_kills };
+    let evidence = Evidence { status, stopped_for_memory: facts.stop.is_some(), killed_by_us: facts.killed, oom_kills };
     let reason = reason::infer(&evidence);
     let now = lives.now();
     let lived = now.saturating_sub(facts.started);
@@ -70,7 +69,7 @@ pub(super) fn judge(lives: &mut Lives) -> Event {
 
 /// The clock's microseconds: enough to keep a fleet from restarting in step, and no secret.
 fn jitter_ratio(now: std::time::Duration) -> f64 {
-    f64::from(now.subsec_nanos() / 1000 % 1000) / 999.0
+    f64::from(now.subsec_micros() % 1000) / 999.0
 }
 
 /// "exited with code 0 350 ms after SIGTERM; 301.2 MiB of 300 MiB, +200 MiB/s".

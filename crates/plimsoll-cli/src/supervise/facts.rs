@@ -48,7 +48,11 @@ pub(crate) fn count_fds(pids: &[i32]) -> Counts {
 
 /// As shown; `first` is the count that growth is measured from.
 pub(crate) fn fds_view(now: &Counts, first: &Counts, processes: usize) -> FdsView {
-    let grown = now.by_kind().into_iter().zip(first.by_kind()).map(|((kind, now), (_, first))| (now.saturating_sub(first), kind));
+    let grown = now
+        .by_kind()
+        .into_iter()
+        .zip(first.by_kind())
+        .map(|((kind, now), (_, first))| (now.saturating_sub(first), kind));
     FdsView {
         total: now.total(),
         file: now.file,
@@ -65,7 +69,11 @@ pub(crate) fn fds_view(now: &Counts, first: &Counts, processes: usize) -> FdsVie
 
 /// Threads of the processes, summed.
 pub(crate) fn threads(pids: &[i32]) -> u64 {
-    pids.iter().take(COUNTED).filter_map(|pid| read_process(&Root::default(), *pid).ok()).map(|reading| reading.threads).sum()
+    pids.iter()
+        .take(COUNTED)
+        .filter_map(|pid| read_process(&Root::default(), *pid).ok())
+        .map(|reading| reading.threads)
+        .sum()
 }
 
 /// Plimsoll's own footprint.
@@ -83,5 +91,6 @@ pub(crate) fn own(view: &mut SupervisorView) {
     let cpu = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
     view.cpu_seconds = Some(cpu.tv_sec as f64 + cpu.tv_nsec as f64 / 1e9);
     // One of them is the directory that is being read.
-    view.open_fds = std::fs::read_dir(Path::new("/proc/self/fd")).ok().map(|fds| (fds.count() as u64).saturating_sub(1));
+    view.open_fds =
+        std::fs::read_dir(Path::new("/proc/self/fd")).ok().map(|fds| (fds.count() as u64).saturating_sub(1));
 }

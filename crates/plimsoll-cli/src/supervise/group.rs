@@ -351,7 +351,9 @@ mod tests {
     #[test]
     fn a_group_named_by_the_state_is_only_taken_when_plimsoll_made_it() {
         let dir = tempfile::tempdir().unwrap();
-        for (name, procs, taken) in [("plimsoll-web-1", true, true), ("plimsoll-web-2", false, false), ("system.slice", true, false)] {
+        for (name, procs, taken) in
+            [("plimsoll-web-1", true, true), ("plimsoll-web-2", false, false), ("system.slice", true, false)]
+        {
             let path = dir.path().join(name);
             std::fs::create_dir(&path).unwrap();
             if procs {

@@ -101,7 +101,12 @@ impl Logs {
     ///
     /// # Errors
     /// No thread can be had.
-    pub(crate) fn start(layout: &Layout, beat: &Beat, inputs: Inputs, echo: Option<Echo>) -> io::Result<(Logs, Opened)> {
+    pub(crate) fn start(
+        layout: &Layout,
+        beat: &Beat,
+        inputs: Inputs,
+        echo: Option<Echo>,
+    ) -> io::Result<(Logs, Opened)> {
         let mut opened = Opened::default();
         let ring_path = match shared_ring(layout) {
             Ok(path) => path,
@@ -110,7 +115,8 @@ impl Logs {
                 layout.home().join("ring")
             }
         };
-        let (place, store, without) = match plimsoll_store::open(Settings::new(layout.home(), ring_path, layout.name())) {
+        let (place, store, without) = match plimsoll_store::open(Settings::new(layout.home(), ring_path, layout.name()))
+        {
             Ok((intake, store, recovery)) => {
                 opened.notes = recovery.notes();
                 let heartbeat = store.heartbeat_handle();
@@ -198,7 +204,9 @@ impl Logs {
                 let waiting = closed.ring_bytes + closed.spool_bytes;
                 let why = closed.stats.degraded.map(|why| format!(" ({why})")).unwrap_or_default();
                 let waiting = plimsoll::units::size(waiting);
-                said.push(format!("{waiting} of the log wait to be sealed by the next run{why}; `plimsoll logs` reads them"));
+                said.push(format!(
+                    "{waiting} of the log wait to be sealed by the next run{why}; `plimsoll logs` reads them"
+                ));
             }
         }
         said
@@ -233,8 +241,8 @@ fn shared_ring(layout: &Layout) -> Result<PathBuf, String> {
 
 /// Whether files there live in memory.
 pub(crate) fn is_tmpfs(path: &Path) -> bool {
-    const TMPFS_MAGIC: i64 = 0x0102_1994;
-    rustix::fs::statfs(path).is_ok_and(|found| i64::from(found.f_type) == TMPFS_MAGIC)
+    const TMPFS_MAGIC: rustix::fs::FsWord = 0x0102_1994;
+    rustix::fs::statfs(path).is_ok_and(|found| found.f_type == TMPFS_MAGIC)
 }
 
 /// FNV-1a, 64 bit: two state directories have two rings.

@@ -70,8 +70,10 @@ impl Typing {
         }
         let stop = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         let (master, stopped) = (sys::duplicate(master)?, sys::duplicate(&stop)?);
-        let thread =
-            std::thread::Builder::new().name("stdin".to_owned()).stack_size(64 << 10).spawn(move || copy(&master, &stopped))?;
+        let thread = std::thread::Builder::new()
+            .name("stdin".to_owned())
+            .stack_size(64 << 10)
+            .spawn(move || copy(&master, &stopped))?;
         Ok(Typing { stop, thread: Some(thread), modes })
     }
 }

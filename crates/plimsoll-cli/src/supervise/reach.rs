@@ -109,7 +109,8 @@ impl Reach {
                 self.tree.sort_unstable_by_key(|process| (process.pid, process.start_ticks));
                 self.tree.dedup();
                 let living = self.tree.iter().filter(|process| is_still(**process)).count();
-                let group = !self.main_gone && rustix::process::test_kill_process_group(self.main).is_ok() && !self.is_zombie();
+                let group =
+                    !self.main_gone && rustix::process::test_kill_process_group(self.main).is_ok() && !self.is_zombie();
                 living.max(usize::from(group))
             }
         }

@@ -19,7 +19,7 @@ use super::budget::{self, ASSUMED_DRAIN_MS, Budget};
 use super::child::{self, Child};
 use super::group::{self, ChildGroup};
 use super::journal::Journal;
-use super::lives::Lives;
+use super::lives::{Lives, Parts};
 use super::logs::Logs;
 use super::mailbox::Mailbox;
 use super::options::Options;
@@ -48,11 +48,13 @@ const REACTION: Duration = Duration::from_millis(5);
 pub(crate) fn supervise(options: Options) -> Result<u8, Failure> {
     sys::one_arena();
     let layout = options.layout.clone();
-    files::make_private_dir(&layout.home())
-        .map_err(|error| Failure::new(format!("cannot make {}: {error}", layout.home().display())).hint("choose another --dir"))?;
+    files::make_private_dir(&layout.home()).map_err(|error| {
+        Failure::new(format!("cannot make {}: {error}", layout.home().display())).hint("choose another --dir")
+    })?;
     let lock = lock(&options)?;
-    let previous = State::load(&layout)
-        .map_err(|what| Failure::new(what).hint(format!("if nothing of it runs any more: rm {}", layout.state().display())))?;
+    let previous = State::load(&layout).map_err(|what| {
+        Failure::new(what).hint(format!("if nothing of it runs any more: rm {}", layout.state().display()))
+    })?;
     let argv_digest = state::digest(&options.argv);
     let boot_id = state::boot_id();
     let adoption = look_back(&options, previous.as_ref(), &argv_digest, &boot_id);
@@ -69,11 +71,14 @@ pub(crate) fn supervise(options: Options) -> Result<u8, Failure> {
 
     let root = Root::default();
     let ceiling = budget::ceiling(&root);
-    let budget = budget::decide(options.memory_bytes, options.reserve_bytes, ceiling.as_ref()).map_err(Failure::usage)?;
+    let budget =
+        budget::decide(options.memory_bytes, options.reserve_bytes, ceiling.as_ref()).map_err(Failure::usage)?;
     let adopted = match &adoption {
         Adoption::Adopt(process) => child::adopt(*process).ok(),
         Adoption::Fresh | Adoption::Lost(_) | Adoption::Refuse { .. } => None,
     };
+    // Last of what may fail: from here on a group would be left behind.
+    let Ends { streams, inputs, typing, warning } = ends_of(&options)?;
     let (group, why_not) = hold(&root, &options, &budget, previous.as_ref(), adopted.as_ref());
     let stages: Arc<[stage::Stage]> = stage::in_force(&options.stages).into();
     let own = rustix::process::getpid();
@@ -98,7 +103,9 @@ pub(crate) fn supervise(options: Options) -> Result<u8, Failure> {
     let shared = Arc::new(Shared::new(fixed, &budget, mouth, journal, Arc::clone(&mailbox), waker.clone()));
     shared.set_last_exit(state::load_last_exit(&layout));
 
-    let (streams, inputs, typing) = streams(&options, &shared)?;
+    if let Some(warning) = warning {
+        shared.stand(&warning);
+    }
     let echo = if options.quiet { None } else { echo(typing.is_some(), &shared) };
     let (logs, opened) = Logs::start(&layout, &shared.beat, inputs, echo).map_err(no_system)?;
     let logs = Arc::new(logs);
@@ -126,7 +133,16 @@ pub(crate) fn supervise(options: Options) -> Result<u8, Failure> {
         layout: layout.clone(),
     };
     let terminal = if options.pty { None } else { Terminal::detect() };
-    let mut lives = Lives::new(options, Arc::clone(&shared), mailbox, starter, terminal, Arc::clone(&logs), waker, signals);
+    let mut lives = Lives::new(Parts {
+        options,
+        shared: Arc::clone(&shared),
+        mailbox,
+        starter,
+        terminal,
+        logs: Arc::clone(&logs),
+        waker,
+        signals,
+    });
     let code = lives.run(settled);
 
     let last = ends::last_line(&lives);
@@ -155,6 +171,7 @@ pub(crate) fn supervise(options: Options) -> Result<u8, Failure> {
     Ok(code)
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "map_err hands it over")]
 fn no_system(error: io::Error) -> Failure {
     Failure::internal(format!("the system refuses what supervising needs: {error}"))
 }
@@ -164,14 +181,17 @@ fn lock(options: &Options) -> Result<Lock, Failure> {
     Lock::take(&options.layout).map_err(|locked| match locked {
         Locked::Held(Some(pid)) => Failure::new(format!("{name} is already supervised by pid {pid}"))
             .hint(format!("see: plimsoll status {name}; to run a second one, give it another --name")),
-        Locked::Held(None) => Failure::new(format!("{name} is already supervised")).hint("give this one another --name"),
+        Locked::Held(None) => {
+            Failure::new(format!("{name} is already supervised")).hint("give this one another --name")
+        }
         Locked::Failed(error) => Failure::new(format!("cannot lock {}: {error}", options.layout.lock().display())),
     })
 }
 
 /// What is there already?
 fn look_back(options: &Options, previous: Option<&State>, argv_digest: &str, boot_id: &str) -> Adoption {
-    let ticks = |process: Process| Pid::from_raw(process.pid).and_then(child::identify).map(|process| process.start_ticks);
+    let ticks =
+        |process: Process| Pid::from_raw(process.pid).and_then(child::identify).map(|process| process.start_ticks);
     let now = Now {
         supervisor_ticks: previous.and_then(|state| ticks(state.supervisor)),
         child_ticks: previous.and_then(|state| state.child).and_then(ticks),
@@ -209,22 +229,28 @@ fn hold(
 }
 
 /// The program's streams and our ends of them.
-fn streams(options: &Options, shared: &Shared) -> Result<(Streams, Inputs, Option<Typing>), Failure> {
+struct Ends {
+    streams: Streams,
+    inputs: Inputs,
+    typing: Option<Typing>,
+    warning: Option<String>,
+}
+
+fn ends_of(options: &Options) -> Result<Ends, Failure> {
     if options.pty {
         let pty = Pty::open().map_err(|error| Failure::new(format!("cannot make a pseudo-terminal: {error}")))?;
         let typing = Typing::start(&pty.master).map_err(no_system)?;
-        return Ok((Streams::Pty(pty.slave), Inputs::Pty(pty.master), Some(typing)));
+        let (streams, inputs) = (Streams::Pty(pty.slave), Inputs::Pty(pty.master));
+        return Ok(Ends { streams, inputs, typing: Some(typing), warning: None });
     }
     let paths = (options.layout.stdout_fifo(), options.layout.stderr_fifo());
     let prepare = |path: &std::path::Path| {
         Fifo::prepare(path).map_err(|error: FifoError| Failure::new(error.to_string()).hint("choose another --dir"))
     };
     let (stdout, stderr) = (prepare(&paths.0)?, prepare(&paths.1)?);
-    if let Some(warning) = stdout.warning().or_else(|| stderr.warning()) {
-        shared.stand(&warning);
-    }
+    let warning = stdout.warning().or_else(|| stderr.warning());
     let inputs = Inputs::Fifos { stdout: stdout.into_reader(), stderr: stderr.into_reader() };
-    Ok((Streams::Fifos { stdout: paths.0, stderr: paths.1 }, inputs, None))
+    Ok(Ends { streams: Streams::Fifos { stdout: paths.0, stderr: paths.1 }, inputs, typing: None, warning })
 }
 
 fn echo(raw: bool, shared: &Shared) -> Option<Echo> {
@@ -265,14 +291,22 @@ fn banner(options: &Options, shared: &Shared, budget: &Budget, root: &Root) {
                 None => "the kernel has no limit for it alone".to_owned(),
             };
             let reserve = units::size(budget.reserve_bytes);
-            shared.tell("start", &format!("{name}: budget {}, reserve {reserve}; {kernel}; {held}", units::size(bytes)));
+            shared
+                .tell("start", &format!("{name}: budget {}, reserve {reserve}; {kernel}; {held}", units::size(bytes)));
             let drain = Duration::from_millis(ASSUMED_DRAIN_MS);
             let growth = Policy::new(bytes, budget.reserve_bytes).survives_bytes_per_second(drain, REACTION);
             let (mb, ms) = (growth / 1e6, ASSUMED_DRAIN_MS);
-            shared.tell("start", &format!("survives growth up to {mb:.0} MB/s with a {ms} ms drain (docs/guarantees.md)"));
+            shared.tell(
+                "start",
+                &format!("survives growth up to {mb:.0} MB/s with a {ms} ms drain (docs/guarantees.md)"),
+            );
             let total = host::read(root).map(|host| host.total_bytes).unwrap_or(u64::MAX);
             if limit > total {
-                shared.stand(&format!("budget and reserve, {}, are more than this machine's memory of {}", units::size(limit), units::size(total)));
+                shared.stand(&format!(
+                    "budget and reserve, {}, are more than this machine's memory of {}",
+                    units::size(limit),
+                    units::size(total)
+                ));
             }
         }
         _ => shared.tell("start", &format!("{name}: {held}")),

@@ -119,7 +119,14 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(crate) fn new(fixed: Fixed, budget: &Budget, mouth: Mouth, journal: Journal, mailbox: Arc<Mailbox>, waker: Waker) -> Shared {
+    pub(crate) fn new(
+        fixed: Fixed,
+        budget: &Budget,
+        mouth: Mouth,
+        journal: Journal,
+        mailbox: Arc<Mailbox>,
+        waker: Waker,
+    ) -> Shared {
         let view = |stage: &Stage| StageView {
             level: stage.level.as_str().to_owned(),
             action: stage.action.to_string(),
@@ -219,7 +226,11 @@ impl Shared {
 
     /// The governor's thread sent SIGTERM.
     pub(crate) fn stopped_for_memory(&self, stop: &Stop, grace: Duration) {
-        let stage = self.fixed.stages.get(stop.stage).map_or_else(String::new, |stage| format!("{} {}", stage.level, stage.action));
+        let stage = self
+            .fixed
+            .stages
+            .get(stop.stage)
+            .map_or_else(String::new, |stage| format!("{} {}", stage.level, stage.action));
         self.stage_fired(stop.stage, None);
         let took = units::duration(stop.at.saturating_sub(stop.decision.at));
         let text = format!(
@@ -267,10 +278,6 @@ impl Shared {
 
     pub(crate) fn set_last_exit(&self, exit: Option<ExitView>) {
         self.inner.lock().last_exit = exit;
-    }
-
-    pub(crate) fn last_exit(&self) -> Option<ExitView> {
-        self.inner.lock().last_exit.clone()
     }
 
     pub(crate) fn child_started(&self, child: &Child, started_unix: f64) {
@@ -384,7 +391,9 @@ impl Shared {
         let lowered = self.budget().0.is_some_and(|now| budget < now);
         if let Some(error) = refused.as_ref().filter(|_| !lowered) {
             let limit = units::size(limit);
-            return Err(format!("the kernel refuses a limit of {limit} (budget and reserve): {error}; nothing was changed"));
+            return Err(format!(
+                "the kernel refuses a limit of {limit} (budget and reserve): {error}; nothing was changed"
+            ));
         }
         let mut inner = self.inner.lock();
         let before = inner.budget_bytes;

@@ -62,7 +62,8 @@ impl Starter {
             hint: "see the directory that --dir names".to_owned(),
         };
         let duplicate = |fd: &OwnedFd| sys::duplicate(fd).map_err(|error| no_stream("terminal", &error));
-        let mut prelude = Prelude { oom_score_adj: child::child_oom_score_adj(self.inherited_score), ..Prelude::default() };
+        let mut prelude =
+            Prelude { oom_score_adj: child::child_oom_score_adj(self.inherited_score), ..Prelude::default() };
         let (stdin, stdout, stderr) = match &self.streams {
             Streams::Fifos { stdout, stderr } => {
                 prelude.terminal = terminal.and_then(Terminal::for_child);
@@ -90,7 +91,8 @@ impl Starter {
             let pid = child.pid.as_raw_nonzero().get();
             // Gone already is no finding; alive and elsewhere is.
             if !group.holds(pid) && child::identify(child.pid).is_some() {
-                shared.warn(&format!("pid {pid} is not in the cgroup that was made for it: its memory is not governed"));
+                shared
+                    .warn(&format!("pid {pid} is not in the cgroup that was made for it: its memory is not governed"));
             }
         }
         self.state.child_started_unix = wall().as_secs_f64();
@@ -99,7 +101,7 @@ impl Starter {
 
     /// Starts watching a life.
     pub(crate) fn watch(&self, child: &Child, shared: &Shared, mailbox: &Arc<Mailbox>) -> io::Result<Watch> {
-        watch::start(Subject {
+        watch::start(&Subject {
             main: child.pid,
             adopted: child.adopted,
             group: self.group.as_ref(),
@@ -124,7 +126,13 @@ impl Starter {
     }
 
     /// Writes the state file: what the next supervisor needs if this one dies now.
-    pub(crate) fn save_state(&mut self, child: Option<&Child>, shared: &Shared, restarts: u64, oom_kills_before: Option<u64>) {
+    pub(crate) fn save_state(
+        &mut self,
+        child: Option<&Child>,
+        shared: &Shared,
+        restarts: u64,
+        oom_kills_before: Option<u64>,
+    ) {
         let (budget_bytes, reserve_bytes) = shared.budget();
         self.state.child = child.map(|child| child.process);
         self.state.budget_bytes = budget_bytes;
@@ -133,7 +141,10 @@ impl Starter {
         self.state.oom_kills_before = oom_kills_before;
         if let Err(error) = self.state.save(&self.layout) {
             let path = self.layout.state();
-            shared.warn(&format!("cannot write {}: {error}; a next supervisor could not take the program over", path.display()));
+            shared.warn(&format!(
+                "cannot write {}: {error}; a next supervisor could not take the program over",
+                path.display()
+            ));
         }
     }
 

@@ -10,9 +10,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use plimsoll::clock::{Clock, MonotonicClock};
+use plimsoll::gauge::Wake;
 use plimsoll::gauge::group::{Group, GroupGauge, Version};
 use plimsoll::gauge::tree::{Excluded, TreeGauge, TreeMonitor};
-use plimsoll::gauge::Wake;
 use plimsoll::gauge::{self, Gauge, Root};
 use plimsoll::governor::{Decision, Governor, Setup};
 use plimsoll::policy::Policy;
@@ -73,9 +73,9 @@ pub(crate) struct Subject<'a> {
 ///
 /// # Errors
 /// When neither the group nor the tree can be read, or no thread can be had.
-pub(crate) fn start(subject: Subject<'_>) -> io::Result<Watch> {
+pub(crate) fn start(subject: &Subject<'_>) -> io::Result<Watch> {
     let root = Root::default();
-    let (gauge, bond, wakes) = look(&root, &subject)?;
+    let (gauge, bond, wakes) = look(&root, subject)?;
     let life = Arc::new(Life { armed: AtomicBool::new(true), peak_bytes: AtomicU64::new(0) });
     let mut callback = Callback {
         reach: Reach::new(subject.main, subject.adopted, bond.clone(), subject.helpers.clone()),
@@ -87,13 +87,8 @@ pub(crate) fn start(subject: Subject<'_>) -> io::Result<Watch> {
         beat: Arc::clone(subject.beat),
         clock: MonotonicClock,
     };
-    let setup = Setup {
-        policy: subject.policy,
-        gauge,
-        wakes,
-        clock: Arc::new(MonotonicClock),
-        name: "governor".to_owned(),
-    };
+    let setup =
+        Setup { policy: subject.policy, gauge, wakes, clock: Arc::new(MonotonicClock), name: "governor".to_owned() };
     let governor = Governor::start(setup, move |decision| callback.decided(decision))?;
     Ok(Watch { governor: Arc::new(governor), life, bond })
 }
@@ -140,7 +135,11 @@ fn pressure(file: &Path) -> Option<Wake> {
 
 /// The stages that stop, as a bit set by index.
 fn stops(stages: &[Stage]) -> u32 {
-    stages.iter().enumerate().filter(|(_, stage)| stage.action == Do::Stop).fold(0, |bits, (index, _)| bits | 1 << index)
+    stages
+        .iter()
+        .enumerate()
+        .filter(|(_, stage)| stage.action == Do::Stop)
+        .fold(0, |bits, (index, _)| bits | 1 << index)
 }
 
 /// What runs on the governor's thread at each decision. Allocates nothing of its own.

@@ -110,7 +110,10 @@ fn read_again_and_again(dir: &Path, progress: &Progress) -> u64 {
         reader.read(&Query::default(), None, sink).unwrap();
         // Up to its own end nothing may be missing; how far that is the entries say.
         let upto = BOTH.map(|stream| {
-            all.iter().filter(|e| e.1 == stream).map(|e| if let Seen::Gap { lines, .. } = e.2 { lines } else { 1 }).sum()
+            all.iter()
+                .filter(|e| e.1 == stream)
+                .map(|e| if let Seen::Gap { lines, .. } = e.2 { lines } else { 1 })
+                .sum()
         });
         check(&all, &upto, "from the beginning");
         let mut newest = Vec::new();

@@ -5,7 +5,10 @@ use std::io::Write;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
+use regex::bytes::Regex;
+
 use super::*;
+use crate::LogLevel;
 use crate::testing::{Place, pipe};
 use crate::{Intake, Settings, Store, open};
 

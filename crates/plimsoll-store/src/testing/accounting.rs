@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::{Entry, Place, Program, account, everything, hold_database, until};
+use super::{Entry, Place, Program, account, account_torn, everything, hold_database, until};
 use crate::{Settings, Stream, open};
 
 const BOTH: [Stream; 2] = [Stream::Stdout, Stream::Stderr];
@@ -207,7 +207,6 @@ fn check(place: &Place, program: &mut Program) {
     let all = everything(&place.path(), &place.ring());
     for stream in BOTH {
         let (complete, torn) = program.taken(stream);
-        let open_gap = matches!(all[&stream].last(), Some((_, Entry::Gap { .. }))) && torn;
-        account(&all[&stream], complete + u64::from(open_gap));
+        account_torn(&all[&stream], complete, torn);
     }
 }

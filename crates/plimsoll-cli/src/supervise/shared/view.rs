@@ -82,10 +82,14 @@ impl Control for Shared {
         self.surroundings(&mut snapshot, &root);
         if let Some(tree) = tree {
             if tree.overflow > 0 {
-                snapshot.warnings.push(format!("{} processes of the tree are not seen: there are too many", tree.overflow));
+                snapshot
+                    .warnings
+                    .push(format!("{} processes of the tree are not seen: there are too many", tree.overflow));
             }
             if tree.denied > 0 {
-                snapshot.warnings.push(format!("{} processes of the tree may not be read exactly: their RSS counts", tree.denied));
+                snapshot
+                    .warnings
+                    .push(format!("{} processes of the tree may not be read exactly: their RSS counts", tree.denied));
             }
         }
         let dropped = self.mailbox.dropped_total();
@@ -178,7 +182,11 @@ impl Shared {
             sample_cost_seconds: Some(status.fast_cost.mean.as_secs_f64()),
             confirm_cost_seconds: Some(status.confirm_cost.mean.as_secs_f64()),
             scheduling: status.scheduling.as_str().to_owned(),
-            entered_total: levels.iter().zip(status.entered_total).map(|(level, n)| (level.as_str().to_owned(), n)).collect(),
+            entered_total: levels
+                .iter()
+                .zip(status.entered_total)
+                .map(|(level, n)| (level.as_str().to_owned(), n))
+                .collect(),
         }
     }
 
