@@ -5,8 +5,9 @@
 //! Bounds (issue "Run"): the writer done in 1.3 s, 2.4 µs of CPU a line in all, nothing dropped. The CPU figure has the
 //! writer's own system calls and the sealing in it, so it is what one flood costs the machine.
 //!
-//! Measured on 2 cores, four floods each: writer done in 0.46 to 0.6 s and 1.3 to 1.4 µs a line on a calm machine; under
-//! a load of 7 to 8 in 0.6 to 0.9 s and 1.4 to 1.6 µs, nothing dropped (without `pace::Patience`: up to a third).
+//! Measured on 2 cores that others kept busy, twelve floods: under a load of 7 to 8 the writer was done in 0.6 to 0.9 s
+//! and a line cost 1.4 to 1.6 µs; under a load of 8 to 11, 0.8 to 2.3 s and 1.4 to 2.0 µs. Nothing was dropped in any of
+//! them; without `pace::Patience`, under a load of 5 to 7, up to a third was. On a calm machine: not measured yet.
 
 use std::os::fd::AsFd as _;
 
