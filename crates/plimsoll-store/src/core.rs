@@ -29,6 +29,8 @@ pub(crate) struct Core {
     pub(crate) sealed_to: AtomicU64,
     /// The sealer knows that there is something to seal (and so has a timer).
     pub(crate) sealer_knows: AtomicBool,
+    /// The spooler waits for room: what is spooled should be sealed now.
+    pub(crate) pressed: AtomicBool,
     spooler: OnceLock<Thread>,
     sealer: OnceLock<Thread>,
     closing: AtomicBool,
@@ -61,6 +63,7 @@ impl Core {
             trouble: Trouble::default(),
             sealed_to: AtomicU64::new(0),
             sealer_knows: AtomicBool::new(false),
+            pressed: AtomicBool::new(false),
             spooler: OnceLock::new(),
             sealer: OnceLock::new(),
             closing: AtomicBool::new(false),

@@ -77,7 +77,9 @@ impl StoreError {
             DatabaseCorrupt | NotADatabase => {
                 "the next start of its supervisor sets it aside and begins a new one; sqlite3 with .recover may save its lines"
             }
-            CannotOpen | PermissionDenied => "its directory must be readable by this user",
+            CannotOpen | PermissionDenied => {
+                "this user must be able to read it, and to write its directory if there is a logs.db-wal without a logs.db-shm"
+            }
             _ => return None,
         })
     }

@@ -30,6 +30,8 @@ pub(crate) const RING_PATH_FILE: &str = "ring.path";
 pub(crate) const SPOOL_DIR: &str = "spool";
 /// Name of the lock file inside `spool/`.
 const LOCK_FILE: &str = "lock";
+/// How long an opener waits for the lock: a process that was being forked when a store closed holds it until its `exec`.
+const LOCK_PATIENCE: Duration = Duration::from_millis(200);
 /// After the closing deadline: how long the threads have to notice.
 const NOTICE: Duration = Duration::from_millis(250);
 
@@ -227,12 +229,11 @@ impl Store {
             ended = self.core.wait_for_end(NOTICE);
         }
         let mut stuck_threads = Vec::new();
-        for (thread, done) in [(self.spooler.take(), ended.spooler), (self.sealer.take(), ended.sealer)] {
+        let threads = [("spool", self.spooler.take(), ended.spooler), ("seal", self.sealer.take(), ended.sealer)];
+        for (name, thread, done) in threads {
             match thread {
                 Some(thread) if done => join(thread),
-                Some(thread) => {
-                    stuck_threads.push(if thread.thread().name() == Some("plimsoll-seal") { "seal" } else { "spool" })
-                }
+                Some(_) => stuck_threads.push(name),
                 None => {}
             }
         }
@@ -284,10 +285,14 @@ fn lock(path: &Path) -> Result<File, StoreError> {
     use rustix::fs::{FlockOperation, flock};
     let open = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path);
     let file = open.map_err(StoreError::io("open", path))?;
-    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(file),
-        Err(rustix::io::Errno::WOULDBLOCK) => Err(StoreError::InUse { path: path.to_path_buf() }),
-        Err(e) => Err(StoreError::io("lock", path)(e.into())),
+    let until = clock::monotonic() + LOCK_PATIENCE;
+    loop {
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(file),
+            Err(rustix::io::Errno::WOULDBLOCK) if clock::monotonic() < until => std::thread::sleep(LOCK_PATIENCE / 20),
+            Err(rustix::io::Errno::WOULDBLOCK) => return Err(StoreError::InUse { path: path.to_path_buf() }),
+            Err(e) => return Err(StoreError::io("lock", path)(e.into())),
+        }
     }
 }
 

@@ -173,14 +173,6 @@ impl Settings {
         }
         if problems.is_empty() { Ok(()) } else { Err(StoreError::Settings { problems: problems.join("; ") }) }
     }
-
-    pub(crate) fn spool_dir(&self) -> PathBuf {
-        self.dir.join("spool")
-    }
-
-    pub(crate) fn database(&self) -> PathBuf {
-        self.dir.join("logs.db")
-    }
 }
 
 #[cfg(test)]

@@ -238,6 +238,7 @@ pub(crate) fn run(core: &Core) {
         let end = batch_end(core, tail);
         if let Some(why) = core.spool.full(end - tail) {
             core.trouble.spool_waits(why);
+            core.pressed.store(true, Ordering::Release);
             core.wake_sealer();
             std::thread::park_timeout(LAST_RETRY);
             continue;

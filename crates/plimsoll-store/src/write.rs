@@ -49,6 +49,8 @@ struct Sealer<'a> {
     sync_at: Option<Duration>,
     retry_at: Duration,
     retry_after: Duration,
+    /// Where the streams go on after the last seal of this life: a new database in place of a lost one goes on there.
+    sealed: Option<[Resume; 3]>,
     /// A lost database was told of, and nothing was sealed since.
     told_lost: bool,
 }
@@ -74,6 +76,7 @@ pub(crate) fn run(core: &Core, database: Option<Opened>, told_lost: bool) {
         work: None,
         seal_at: None,
         sync_at: None,
+        sealed: None,
         retry_at: Duration::ZERO,
         retry_after: FIRST_RETRY,
     };
@@ -101,7 +104,8 @@ impl Sealer<'_> {
         let tail = core.ring.tail();
         self.prepare(tail)?;
         let Some(work) = self.work.as_mut() else { return Ok(Turn::Again) };
-        let due = last || self.seal_at.is_some_and(|at| now >= at);
+        let pressed = core.pressed.swap(false, Ordering::AcqRel);
+        let due = last || pressed || self.seal_at.is_some_and(|at| now >= at);
         if due || tail.saturating_sub(work.frames.position()) >= SEAL_BYTES {
             work.read(core, tail)?;
             core.sealed_to.store(work.frames.position(), Ordering::Release);
@@ -166,6 +170,7 @@ impl Sealer<'_> {
             Some(opened) => opened,
             None => {
                 let opened = self.database.insert(retain::open(&core.settings)?);
+                core.tally.database_bytes.store(opened.database.size_bytes(), Ordering::Relaxed);
                 let fresh = opened.database.sealed_positions()? == [Resume::default(); 3];
                 if fresh && oldest > 0 && !self.told_lost {
                     self.told_lost = true;
@@ -178,9 +183,11 @@ impl Sealer<'_> {
         };
         let mut resume = opened.database.sealed_positions()?;
         if oldest > 0 {
-            // A new database: what lies before the spool went with the old one, which also knew where in a line the spool begins.
-            for from in resume.iter_mut().filter(|from| **from == Resume::default()) {
-                *from = Resume { frame: oldest, byte: 0, skipping: oldest < tail };
+            // A new database: what lies before the spool went with the old one.
+            for (stream, from) in Stream::ALL.into_iter().zip(&mut resume) {
+                if *from == Resume::default() {
+                    *from = self.sealed.map_or_else(|| begins(stream, oldest, tail), |sealed| sealed[stream.index()]);
+                }
             }
         }
         let lowest = resume.iter().map(|r| r.frame).min().unwrap_or(0);
@@ -201,6 +208,7 @@ impl Sealer<'_> {
         let batch = work.builders.finish(position).map_err(StoreError::io("compress lines for", &core.settings.dir))?;
         opened.database.insert(&batch.sealed, &batch.resume)?;
         work.lowest = batch.resume.iter().map(|r| r.frame).min().unwrap_or(0);
+        self.sealed = Some(batch.resume);
         count(core, &batch);
         core.trouble.database_well();
         self.seal_at = None;
@@ -238,6 +246,11 @@ impl Sealer<'_> {
         self.retry_at = clock::monotonic() + self.retry_after;
         self.retry_after = (self.retry_after * 2).min(LAST_RETRY);
     }
+}
+
+/// Where to go on in a spool of which nobody knows what is sealed: only the lost database knew where in a line it begins.
+fn begins(stream: Stream, oldest: u64, tail: u64) -> Resume {
+    Resume { frame: oldest, byte: 0, skipping: oldest < tail && stream != Stream::Plimsoll }
 }
 
 fn count(core: &Core, batch: &Batch) {

@@ -222,6 +222,13 @@ mod tests {
             let expected: Vec<(&str, Change)> =
                 TABLE.iter().map(|row| row.name).zip(values.map(set)).chain([("PYTHONUNBUFFERED", set("1"))]).collect();
             assert_eq!(got, expected, "budget {budget}");
+            let page = include_str!("../../../../docs/runtime-limits.md");
+            for value in values {
+                assert!(
+                    page.contains(&format!("`{value}`")),
+                    "docs/runtime-limits.md lacks {value} of a budget of {budget}"
+                );
+            }
         }
     }
 

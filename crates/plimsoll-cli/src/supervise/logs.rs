@@ -54,12 +54,12 @@ impl Sink for Place {
                     _ => error,
                 })?;
                 see(landed.data);
-                Ok(Landing { bytes: landed.bytes, more: landed.more })
+                Ok(Landing { bytes: landed.bytes, more: landed.more, pressed: landed.pressed })
             }
             Place::Nowhere(buffer) => {
                 let bytes = rustix::io::read(fd, &mut **buffer)?;
                 see(&buffer[..bytes]);
-                Ok(Landing { bytes, more: bytes == READ_BYTES })
+                Ok(Landing { bytes, more: bytes == READ_BYTES, pressed: false })
             }
         }
     }

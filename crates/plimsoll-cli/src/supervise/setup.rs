@@ -77,6 +77,8 @@ pub(crate) fn supervise(options: Options) -> Result<u8, Failure> {
         Adoption::Adopt(process) => child::adopt(*process).ok(),
         Adoption::Fresh | Adoption::Lost(_) | Adoption::Refuse { .. } => None,
     };
+    // Last of what may fail: from here on a group would be left behind.
+    let Ends { streams, inputs, typing, warning } = ends_of(&options)?;
     let (group, why_not) = hold(&root, &options, &budget, previous.as_ref(), adopted.as_ref());
     let stages: Arc<[stage::Stage]> = stage::in_force(&options.stages).into();
     let own = rustix::process::getpid();
@@ -101,7 +103,9 @@ pub(crate) fn supervise(options: Options) -> Result<u8, Failure> {
     let shared = Arc::new(Shared::new(fixed, &budget, mouth, journal, Arc::clone(&mailbox), waker.clone()));
     shared.set_last_exit(state::load_last_exit(&layout));
 
-    let (streams, inputs, typing) = streams(&options, &shared)?;
+    if let Some(warning) = warning {
+        shared.stand(&warning);
+    }
     let echo = if options.quiet { None } else { echo(typing.is_some(), &shared) };
     let (logs, opened) = Logs::start(&layout, &shared.beat, inputs, echo).map_err(no_system)?;
     let logs = Arc::new(logs);
@@ -225,22 +229,28 @@ fn hold(
 }
 
 /// The program's streams and our ends of them.
-fn streams(options: &Options, shared: &Shared) -> Result<(Streams, Inputs, Option<Typing>), Failure> {
+struct Ends {
+    streams: Streams,
+    inputs: Inputs,
+    typing: Option<Typing>,
+    warning: Option<String>,
+}
+
+fn ends_of(options: &Options) -> Result<Ends, Failure> {
     if options.pty {
         let pty = Pty::open().map_err(|error| Failure::new(format!("cannot make a pseudo-terminal: {error}")))?;
         let typing = Typing::start(&pty.master).map_err(no_system)?;
-        return Ok((Streams::Pty(pty.slave), Inputs::Pty(pty.master), Some(typing)));
+        let (streams, inputs) = (Streams::Pty(pty.slave), Inputs::Pty(pty.master));
+        return Ok(Ends { streams, inputs, typing: Some(typing), warning: None });
     }
     let paths = (options.layout.stdout_fifo(), options.layout.stderr_fifo());
     let prepare = |path: &std::path::Path| {
         Fifo::prepare(path).map_err(|error: FifoError| Failure::new(error.to_string()).hint("choose another --dir"))
     };
     let (stdout, stderr) = (prepare(&paths.0)?, prepare(&paths.1)?);
-    if let Some(warning) = stdout.warning().or_else(|| stderr.warning()) {
-        shared.stand(&warning);
-    }
+    let warning = stdout.warning().or_else(|| stderr.warning());
     let inputs = Inputs::Fifos { stdout: stdout.into_reader(), stderr: stderr.into_reader() };
-    Ok((Streams::Fifos { stdout: paths.0, stderr: paths.1 }, inputs, None))
+    Ok(Ends { streams: Streams::Fifos { stdout: paths.0, stderr: paths.1 }, inputs, typing: None, warning })
 }
 
 fn echo(raw: bool, shared: &Shared) -> Option<Echo> {

@@ -18,9 +18,14 @@ use crate::{GapReason, StoreError, Stream};
 pub(crate) struct Archive {
     connection: Connection,
     path: PathBuf,
-    identity: Option<(u64, u64)>,
+    identity: Identity,
+    /// Opened as a file that does not change: what it was like then.
+    frozen: Option<(u64, i64, i64)>,
     slots: [Slot; 3],
 }
+
+/// Device and inode.
+type Identity = (u64, u64);
 
 /// The chunk of a stream that is being read.
 #[derive(Default)]
@@ -61,14 +66,15 @@ impl Archive {
     /// Opens the database at `path`; `None` if there is none yet. Nothing is written, and no file is made in a directory that the
     /// caller may not write.
     pub(crate) fn open(path: &Path) -> Result<Option<Archive>, StoreError> {
-        let Some(identity) = identity(path) else { return Ok(None) };
+        let Some((identity, content)) = look_at(path) else { return Ok(None) };
         let plain =
             Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX);
         match Archive::check(plain, path, identity) {
             // In WAL mode even a reader needs the log's files, and may not be allowed to make them. Without a log nobody writes, and
             // the database file alone is the whole truth.
             Err(StoreError::Database { source, .. }) if may_not_make_files(&source) && !has_log(path) => {
-                Archive::check(Archive::connect_immutable(path), path, identity)
+                let archive = Archive::check(Archive::connect_immutable(path), path, identity)?;
+                Ok(archive.map(|archive| Archive { frozen: Some(content), ..archive }))
             }
             other => other,
         }
@@ -91,7 +97,7 @@ impl Archive {
     fn check(
         connection: rusqlite::Result<Connection>,
         path: &Path,
-        identity: (u64, u64),
+        identity: Identity,
     ) -> Result<Option<Archive>, StoreError> {
         let failed = failed(path);
         let connection = connection.map_err(&failed)?;
@@ -105,12 +111,14 @@ impl Archive {
         }
         schema::check_version(&connection, path)?;
         let slots = Stream::ALL.map(|_| Slot::default());
-        Ok(Some(Archive { connection, path: path.to_path_buf(), identity: Some(identity), slots }))
+        Ok(Some(Archive { connection, path: path.to_path_buf(), identity, frozen: None, slots }))
     }
 
-    /// Whether the file under its name is still the one that is open.
+    /// Whether the file under its name is still the one that is open, and may be read as it was opened.
     pub(crate) fn is_still(&self) -> bool {
-        identity(&self.path) == self.identity
+        let Some((identity, content)) = look_at(&self.path) else { return false };
+        let unchanged = self.frozen.is_none_or(|frozen| frozen == content && !has_log(&self.path));
+        identity == self.identity && unchanged
     }
 
     /// How far sealing has come.
@@ -328,9 +336,10 @@ fn has_log(path: &Path) -> bool {
     std::fs::metadata(schema::beside(path, "-wal")).is_ok_and(|log| log.len() > 0)
 }
 
-fn identity(path: &Path) -> Option<(u64, u64)> {
+/// Which file it is; and its length and time of change.
+fn look_at(path: &Path) -> Option<(Identity, (u64, i64, i64))> {
     use std::os::unix::fs::MetadataExt;
-    std::fs::metadata(path).ok().map(|m| (m.dev(), m.ino()))
+    std::fs::metadata(path).ok().map(|m| ((m.dev(), m.ino()), (m.len(), m.mtime(), m.mtime_nsec())))
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags};
 
-use super::{Entry, Place, Program, account, everything};
+use super::{Place, Program, account, account_torn, everything};
 use crate::recover::{check_frames, finish_intent};
 use crate::ring::{Found, Ring, at};
 use crate::writer::Writer;
@@ -29,7 +29,14 @@ struct Moment {
 }
 
 /// Has `writer` copy the ring at every step from now on, with the bytes that were taken from `fd`, of `written` in all.
-fn copies(writer: &mut Writer, ring: &Path, into: &Path, fd: OwnedFd, written: usize, moments: &Arc<Mutex<Vec<Moment>>>) {
+fn copies(
+    writer: &mut Writer,
+    ring: &Path,
+    into: &Path,
+    fd: OwnedFd,
+    written: usize,
+    moments: &Arc<Mutex<Vec<Moment>>>,
+) {
     let (ring, into, moments) = (ring.to_path_buf(), into.to_path_buf(), moments.clone());
     writer.hook = Some(Box::new(move |place| {
         let mut moments = moments.lock().unwrap();
@@ -57,8 +64,7 @@ fn recovers(dir: &Path, path: &Path, taken: &[u8], context: &str, hook: impl Fn(
     let complete = taken.iter().filter(|b| **b == b'\n').count() as u64;
     let torn = taken.last().is_some_and(|b| *b != b'\n');
     let entries = &all[&Stream::Stdout];
-    let in_gap = torn && matches!(entries.last(), Some((_, Entry::Gap { .. })));
-    account(entries, complete + u64::from(in_gap));
+    account_torn(entries, complete, torn);
     let counted = ring.counter(Stream::Stdout, at::BYTES_IN) + ring.dropped(Stream::Stdout).1;
     assert_eq!(counted, taken.len() as u64, "{context}: bytes stored and dropped");
 }
@@ -75,7 +81,8 @@ fn a_kill_at_any_step_loses_nothing_and_doubles_nothing() {
     let (read, mut write) = super::pipe();
     let text = numbered(700_000);
     let mut written = 0;
-    let lengths = [1, 7, 15, 16, 17, 300, 4096, 5000, 60_000, 65_536, 65_536, 30_000, 9, 40_000, 5, 65_536, 3, 40_000, 20];
+    let lengths =
+        [1, 7, 15, 16, 17, 300, 4096, 5000, 60_000, 65_536, 65_536, 30_000, 9, 40_000, 5, 65_536, 3, 40_000, 20];
     let room_again = 15;
     let mut seen = BTreeSet::new();
     for (round, len) in lengths.into_iter().enumerate() {
@@ -146,7 +153,10 @@ const VICTIM: &str = "PLIMSOLL_TEST_VICTIM";
 fn victim() {
     let Some(dir) = std::env::var_os(VICTIM) else { return };
     let dir = PathBuf::from(dir);
-    let settings = Settings { seal_after: Duration::from_millis(20), ..Settings::new(dir.join("web"), dir.join("web.ring"), "web") };
+    let settings = Settings {
+        seal_after: Duration::from_millis(20),
+        ..Settings::new(dir.join("web"), dir.join("web.ring"), "web")
+    };
     let (mut intake, store, _) = open(settings).unwrap();
     let input = std::io::stdin();
     loop {

@@ -237,6 +237,21 @@ fn entry(found: &Found<'_>) -> Entry {
 /// # Panics
 /// If a line is missing, doubled, torn, out of order, or counted twice.
 pub(crate) fn account(entries: &[(u64, Entry)], lines: u64) -> u64 {
+    let (next, missing) = count(entries);
+    assert_eq!(next, lines, "lines are missing at the end");
+    missing
+}
+
+/// The same in the middle of a line: `complete` lines were taken and, if `torn`, a part of one more, which a gap at the end may have
+/// counted already.
+pub(crate) fn account_torn(entries: &[(u64, Entry)], complete: u64, torn: bool) {
+    let gap_last = matches!(entries.last(), Some((_, Entry::Gap { .. })));
+    let (next, _) = count(entries);
+    let most = complete + u64::from(torn && gap_last);
+    assert!((complete..=most).contains(&next), "{next} lines are accounted for, {complete} were taken");
+}
+
+fn count(entries: &[(u64, Entry)]) -> (u64, u64) {
     let (mut next, mut missing) = (0, 0);
     let mut before = None;
     for (position, entry) in entries {
@@ -246,7 +261,7 @@ pub(crate) fn account(entries: &[(u64, Entry)], lines: u64) -> u64 {
             Entry::Line { text, continued } => {
                 let text = str::from_utf8(text).unwrap();
                 let (number, rest) = text.split_once(' ').unwrap_or_else(|| panic!("torn line {text:?}"));
-                assert_eq!(number.parse(), Ok(next), "of {lines}");
+                assert_eq!(number.parse(), Ok(next));
                 assert!(!continued && rest.bytes().all(|b| b == b'a' + (next % 26) as u8), "torn line {text:?}");
                 next += 1;
             }
@@ -257,6 +272,5 @@ pub(crate) fn account(entries: &[(u64, Entry)], lines: u64) -> u64 {
             }
         }
     }
-    assert_eq!(next, lines, "lines are missing at the end");
-    missing
+    (next, missing)
 }
