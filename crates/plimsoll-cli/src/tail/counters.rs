@@ -1,6 +1,8 @@
 //! What the tail thread did: plain relaxed counters, written by it alone, read by anyone.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::AtomicU64;
+#[cfg(test)]
+use std::sync::atomic::Ordering::Relaxed;
 
 use parking_lot::Mutex;
 
@@ -24,7 +26,8 @@ pub(super) struct StreamCounters {
     pub(super) failing: Mutex<Option<String>>,
 }
 
-/// The counters at one moment; `[stdout, stderr]` where there are two.
+/// What a test asks. The counters at one moment; `[stdout, stderr]` where there are two.
+#[cfg(test)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct TailCounters {
     /// Returns from `poll`.
@@ -43,6 +46,7 @@ pub(crate) struct TailCounters {
 }
 
 impl Counters {
+    #[cfg(test)]
     pub(super) fn snapshot(&self, notes_dropped_total: u64) -> TailCounters {
         let each = |of: fn(&StreamCounters) -> &AtomicU64| std::array::from_fn(|i| of(&self.streams[i]).load(Relaxed));
         TailCounters {

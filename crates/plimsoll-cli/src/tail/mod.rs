@@ -29,7 +29,8 @@ use std::time::Duration;
 use plimsoll::clock::Clock;
 
 use counters::Counters;
-pub(crate) use counters::TailCounters;
+#[cfg(test)]
+use counters::TailCounters;
 use echo::{Echo, EchoCounters, Voice};
 pub(crate) use notes::Notes;
 
@@ -102,7 +103,8 @@ pub(crate) struct TailHandle<S> {
 pub(crate) struct Drained<S> {
     /// The store's end; `None` when the thread panicked (a defect: say so).
     pub(crate) intake: Option<S>,
-    pub(crate) counters: TailCounters,
+    #[cfg(test)]
+    counters: TailCounters,
     pub(crate) echo: EchoCounters,
 }
 
@@ -123,23 +125,19 @@ pub(crate) fn start<S: Sink>(setup: Setup<S>) -> io::Result<TailHandle<S>> {
 }
 
 impl<S: Sink> TailHandle<S> {
-    /// Puts a line of Plimsoll's own into the log, behind what the child has written so far. Never blocks; dropped and
-    /// counted when more than [`notes::NOTES`] wait.
-    pub(crate) fn note(&self, text: &str) {
-        self.notes.note(text);
-    }
-
     /// The child is gone (and another may follow): once the streams are empty, their unfinished last lines are ended.
     pub(crate) fn child_ended(&self) {
         self.notes.child_ended();
     }
 
-    /// [`TailHandle::note`] for other threads.
+    /// Puts lines of Plimsoll's own into the log, behind what the child has written so far. Never blocks; dropped and
+    /// counted when more than [`notes::NOTES`] wait.
     pub(crate) fn notes(&self) -> Notes {
         self.notes.clone()
     }
 
     /// What was read, dropped and failed so far.
+    #[cfg(test)]
     pub(crate) fn counters(&self) -> TailCounters {
         self.counters.snapshot(self.notes.dropped())
     }
@@ -152,6 +150,10 @@ impl<S: Sink> TailHandle<S> {
     /// One sentence per thing that is wrong now: a stream that cannot be read, a thread that is gone.
     pub(crate) fn warnings(&self) -> Vec<String> {
         let mut warnings = self.counters.warnings();
+        match self.notes.dropped() {
+            0 => {}
+            dropped => warnings.push(format!("{dropped} of Plimsoll's own notes are not in the log: too many at once")),
+        }
         if self.thread.is_finished() {
             warnings.push("the tail thread ended: logs are not read any more".to_owned());
         }
@@ -172,6 +174,11 @@ impl<S: Sink> TailHandle<S> {
             (None, Some(voice)) => voice.counters(),
             (None, None) => EchoCounters::default(),
         };
-        Drained { intake, counters: self.counters.snapshot(self.notes.dropped()), echo }
+        Drained {
+            intake,
+            #[cfg(test)]
+            counters: self.counters.snapshot(self.notes.dropped()),
+            echo,
+        }
     }
 }

@@ -179,7 +179,7 @@ fn notes_come_after_what_was_written_before_them_and_are_bounded() {
     let rig = rig(Memory::default(), None);
     write_all(&rig.child[STDOUT], b"bye\n");
     rig.tail.child_ended();
-    rig.tail.note("the child left");
+    rig.tail.notes().note("the child left");
     let drained = rig.tail.drain(within(10));
     assert_eq!(drained.intake.unwrap().order, ["out:4", "end of lines", "the child left", "end of lines"]);
 

@@ -148,11 +148,6 @@ impl Echo {
         Voice(Arc::clone(&self.shared))
     }
 
-    /// What was not echoed so far.
-    pub(crate) fn counters(&self) -> EchoCounters {
-        self.shared.counters()
-    }
-
     /// Writes what waits, at most until `deadline` (on the monotonic clock), and ends the threads.
     ///
     /// What could not be written by then is counted as dropped. A thread that the terminal holds (possible only where
