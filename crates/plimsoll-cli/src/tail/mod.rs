@@ -12,8 +12,6 @@
 mod counters;
 pub(crate) mod echo;
 pub(crate) mod fifo;
-#[cfg(test)]
-mod measure;
 mod notes;
 mod pace;
 mod reader;

@@ -297,3 +297,26 @@ fn a_hung_supervisor_is_stale_as_well() {
     assert!(said.contains("web is stale, 42 s: its supervisor gives no sign of life"), "{said}");
     writer.close();
 }
+
+#[test]
+fn what_a_program_printed_under_run_is_there_afterwards() {
+    let shop = Shop::new();
+    let script = "echo to stdout; echo to stderr >&2; printf 'no line end'; exit 3";
+    let status = std::process::Command::new(env!("CARGO_BIN_EXE_plimsoll"))
+        .args(["run", "--quiet", "--no-cgroup", "--restart", "never", "--name", "web", "--dir"])
+        .arg(shop.path())
+        .args(["--", "sh", "-c", script])
+        .stdin(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .status()
+        .unwrap();
+    assert_eq!(status.code(), Some(3));
+    let entries = shop.json(&["web"]);
+    let of = |stream: &str| -> Vec<&str> {
+        entries.iter().filter(|entry| entry["stream"] == stream).map(|entry| entry["text"].as_str().unwrap()).collect()
+    };
+    assert_eq!(of("stdout"), ["to stdout", "no line end"]);
+    assert_eq!(of("stderr"), ["to stderr"]);
+    let last = of("plimsoll").last().copied().unwrap_or_default();
+    assert!(last.contains("reason exit"), "the reason of the end is the last note: {last:?}");
+}

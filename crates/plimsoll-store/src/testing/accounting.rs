@@ -161,10 +161,10 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn whatever_happens_every_line_is_accounted_for(steps in prop::collection::vec(step(), 1..120), seed in any::<u64>()) {
+    fn whatever_happens_every_line_is_accounted_for(steps in prop::collection::vec(step(), 1..80), seed in any::<u64>()) {
         let place = Place::new();
         let settings = Settings { seal_after: Duration::from_millis(20), ..place.settings() };
         let mut program = Program::new(seed);

@@ -265,3 +265,15 @@ fn ancestors_end_at_the_top_that_is_visible() {
     let same = Group::at(&tree.root(), group.version(), group.dir());
     assert_eq!(names(&same), names(&group));
 }
+
+#[test]
+fn what_is_swapped_out_counts_against_memory_and_swap_only() {
+    let tree = Tree::unpack("v1-nested");
+    let dir = "cgroup/memory/slice/app/web";
+    tree.write(&format!("{dir}/memory.stat"), "total_rss 104857600\ntotal_shmem 0\ntotal_swap 52428800\n");
+    tree.write(&format!("{dir}/memory.limit_in_bytes"), "209715200\n");
+    let limits = limit::discover(&tree.root(), PID);
+    let own: Vec<_> = limits.all.iter().filter(|limit| limit.level == Some(0)).collect();
+    let headroom: Vec<_> = own.iter().map(|limit| limit.headroom_bytes().map(|bytes| bytes >> 20)).collect();
+    assert_eq!(headroom, [Some(200 - 100), Some(428 - 150)]);
+}

@@ -4,10 +4,11 @@
 //! since a fork counts five times. `confirm` counts each page once (PSS) and costs 2.6–3.3 ms per GB mapped: pace it by
 //! [`Gauge::confirm_cost`]. A worker that writes to pages it shares moves `confirm` and not `fast`.
 //!
-//! At most 4 + [`KEPT_PROCESSES`] descriptors (one of them only while it reads), however many processes come and go; the tables are reserved at the start
-//! ([`MAX_PROCESSES`] on the machine, [`MAX_MEMBERS`] in the tree; what is beyond is counted, not seen). Who belongs to the
-//! tree is found again (about 10 µs per process of the machine) when the kernel has given out a new pid or a member has
-//! ended: before every `confirm`, and at most a tenth of the time by `fast`.
+//! At most 4 + [`KEPT_PROCESSES`] descriptors (one of them only while it reads), however many processes come and go; the
+//! tables are reserved at the start ([`MAX_PROCESSES`] on the machine, [`MAX_MEMBERS`] in the tree; what is beyond is
+//! counted, not seen). Who belongs to the tree is found again (about 10 µs per process of the machine) when the kernel has
+//! given out a new pid, a member has ended, or half a second has passed: before a `confirm`, and at most a tenth of the
+//! time by `fast`.
 
 use std::fmt;
 use std::os::fd::BorrowedFd;

@@ -1,4 +1,4 @@
-//! Finds a tree's processes by reading every `/proc/PID/stat` (3–5 µs each): this is what works on kernels without
+//! Finds a tree's processes by reading every `/proc/PID/stat` (3–10 µs each): this is what works on kernels without
 //! `/proc/PID/task/TID/children`, and it alone sees sessions and process groups.
 //!
 //! All tables are reserved at the start and never grow. Address space that is not used costs no memory.
