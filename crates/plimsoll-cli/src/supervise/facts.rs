@@ -94,3 +94,30 @@ pub(crate) fn own(view: &mut SupervisorView) {
     view.open_fds =
         std::fs::read_dir(Path::new("/proc/self/fd")).ok().map(|fds| (fds.count() as u64).saturating_sub(1));
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kind_that_grew_most_is_named_once_it_grew_by_more_than_a_hundred() {
+        let first = Counts { file: 10, socket: 500, ..Counts::default() };
+        let grown = |proc: u64, file: u64| Counts { proc, file, ..first };
+        let named = |now: Counts| fds_view(&now, &first, 1).growing;
+        assert_eq!(named(grown(100, 10)), None);
+        assert_eq!(named(grown(101, 10)).as_deref(), Some("proc"));
+        assert_eq!(named(grown(150, 200)).as_deref(), Some("file"));
+        let view = fds_view(&grown(7, 10), &first, COUNTED + 1);
+        assert_eq!((view.total, view.proc, view.truncated), (517, 7, true));
+    }
+
+    #[test]
+    fn plimsolls_own_footprint_is_read_and_not_zero() {
+        let mut view = SupervisorView::default();
+        own(&mut view);
+        assert!(view.rss_bytes.is_some_and(|bytes| bytes > 1 << 20), "{view:?}");
+        assert!(view.private_bytes <= view.rss_bytes && view.private_bytes > Some(0), "{view:?}");
+        assert!(view.open_fds.is_some_and(|fds| fds >= 3), "{view:?}");
+        assert!(view.cpu_seconds.is_some_and(|seconds| seconds > 0.0), "{view:?}");
+    }
+}

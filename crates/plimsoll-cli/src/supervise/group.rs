@@ -23,6 +23,8 @@ const REMOVE_PATIENCE: Duration = Duration::from_millis(500);
 const MAX_DEPTH: usize = 4;
 /// … and at most so many of them.
 const MAX_GROUPS: usize = 256;
+/// Groups of one name and pid, from other pid namespaces, that are stepped around.
+const MAX_NAMESAKES: usize = 8;
 
 /// The child's cgroup.
 #[derive(Debug)]
@@ -45,13 +47,15 @@ impl ChildGroup {
             Version::V1 => None,
             Version::V2 => prepare_v2(&own, own_pid)?,
         };
-        let group = own.child(&format!("plimsoll-{name}-{own_pid}"));
-        match std::fs::create_dir(group.dir()) {
-            Ok(()) => {}
-            // Only a group of ours can have this name; its supervisor is dead, for it had our pid.
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(format!("cannot make {}: {error}", group.dir().display())),
-        }
+        let group = match make_dir(&own, &format!("plimsoll-{name}-{own_pid}")) {
+            Ok(group) => group,
+            Err(why) => {
+                if let Some(leaf) = &leaf {
+                    leave_leaf(leaf);
+                }
+                return Err(why);
+            }
+        };
         let child = ChildGroup { group, leaf, swap };
         match child.set_up(limit_bytes) {
             Ok(()) => Ok(child),
@@ -172,6 +176,26 @@ impl ChildGroup {
         }
         removed
     }
+}
+
+/// Makes the directory. One of that name that is empty was left by a supervisor that had our pid; one that holds processes
+/// belongs to a supervisor with the same pid in another pid namespace, and ours gets a number.
+fn make_dir(own: &Group, name: &str) -> Result<Group, String> {
+    for number in 1..=MAX_NAMESAKES {
+        let group = own.child(&if number == 1 { name.to_owned() } else { format!("{name}.{number}") });
+        match std::fs::create_dir(group.dir()) {
+            Ok(()) => return Ok(group),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                let mut pids = Vec::new();
+                members(&group, &mut pids);
+                if pids.is_empty() {
+                    return Ok(group);
+                }
+            }
+            Err(error) => return Err(format!("cannot make {}: {error}", group.dir().display())),
+        }
+    }
+    Err(format!("{MAX_NAMESAKES} groups named {name} hold processes"))
 }
 
 /// Kills what is left in a stale group of a dead supervisor and removes it.
