@@ -137,6 +137,9 @@ pub(crate) fn lines(plan: &Lines, evidence: &Evidence) -> io::Result<i32> {
     crate::ramp::hold(Duration::from_millis(plan.delay_ms));
     let started = clock::monotonic_ns();
     let mut written = 0;
+    if plan.progress > 0 {
+        evidence.write("progress", started, "\"lines\":0");
+    }
     while written < plan.count && sys::signal_ns() == 0 {
         let batch = BLOCK_LINES.min(plan.count - written);
         block.clear();

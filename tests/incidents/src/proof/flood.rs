@@ -194,7 +194,7 @@ fn ask(service: &Service, all: &mut Fresh) -> Result<(), String> {
         let ended = service.evidence().first("done").is_some();
         let asked = clock::monotonic_ns();
         let mut newest = 0;
-        service.logs(&["-n", "1"], |entry| {
+        service.logs(&["-n", "1", "--stream", "stdout"], |entry| {
             if let Entry::Text { stream: "stdout", text } = entry {
                 newest = LineMaker::number(text).unwrap_or(0);
             }
@@ -204,7 +204,7 @@ fn ask(service: &Service, all: &mut Fresh) -> Result<(), String> {
         let evidence = service.evidence();
         let missing = evidence.all("progress").any(|event| event.lines > newest && event.ns < asked);
         let before = evidence.all("progress").filter(|event| event.lines <= newest).map(|event| event.ns).last();
-        let oldest = before.or(evidence.first("start").map(|start| start.ns)).filter(|_| missing);
+        let oldest = before.filter(|_| missing);
         all.behind_seconds.push(oldest.map_or(0.0, |ns| (asked - ns) as f64 / 1e9));
         all.took_seconds.push((answered - asked) as f64 / 1e9);
         if ended {
