@@ -180,7 +180,7 @@ mod tests {
 
     #[test]
     fn complete_stream_has_no_findings() {
-        let summary = account(|account, lines| all(account, lines));
+        let summary = account(all);
         assert_eq!((summary.whole_lines, summary.reached, summary.finding_count, summary.gaps), (COUNT, COUNT, 0, 0));
     }
 
