@@ -245,7 +245,7 @@ impl Shared {
             why_not: self.fixed.why_not.clone(),
             oom_kills: self.oom_kills(),
         };
-        let source = group.and_then(plimsoll::gauge::group::Group::pressure_file);
+        let source = self.fixed.group.as_ref().and_then(|group| group.pressure_file());
         let source = source.unwrap_or_else(|| root.proc.join("pressure/memory"));
         snapshot.pressure = pressure::read(&source).ok().map(|read| PressureView {
             some_avg10: read.some.avg10_ratio * 100.0,
