@@ -126,7 +126,7 @@ pub(crate) fn supervise(options: Options) -> Result<u8, Failure> {
         helpers: Excluded::default(),
         inherited_score,
         state: State {
-            groups: group.iter().map(|group| group.state()).collect(),
+            groups: group.as_ref().map(|group| group.states()).unwrap_or_default(),
             child_started_unix: previous.as_ref().map_or(0.0, |state| state.child_started_unix),
             ..start::new_state(&options, child::identify(own).unwrap_or_default(), boot_id, argv_digest)
         },
@@ -210,7 +210,7 @@ fn hold(
 ) -> (Option<Arc<ChildGroup>>, Option<String>) {
     let old = previous.map(|state| state.groups.as_slice()).unwrap_or_default();
     if adopted.is_some() {
-        let found = old.first().and_then(|state| ChildGroup::adopt(root, state, options.swap));
+        let found = ChildGroup::adopt(root, old, options.swap);
         let why_not = found.is_none().then(|| "the program that was taken over has none".to_owned());
         if let (Some(group), Some(limit)) = (&found, budget.kernel_limit_bytes()) {
             // Refused only where the program holds more already; then the old limit stays and the governor decides.

@@ -81,8 +81,8 @@ impl Starter {
             {
                 shared.warn(&format!("the kernel's limit cannot be set: {error}"));
             }
-            match group.joiner() {
-                Ok(joiner) => prelude.cgroups.push(joiner),
+            match group.joiners() {
+                Ok(joiners) => prelude.cgroups = joiners,
                 Err(error) => shared.warn(&format!("the program cannot be put into its cgroup: {error}")),
             }
         }

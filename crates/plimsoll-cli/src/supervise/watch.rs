@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use plimsoll::clock::{Clock, MonotonicClock};
 use plimsoll::gauge::Wake;
-use plimsoll::gauge::group::{Group, GroupGauge, Version};
+use plimsoll::gauge::group::{GroupGauge, Version};
 use plimsoll::gauge::tree::{Excluded, TreeGauge, TreeMonitor};
 use plimsoll::gauge::{self, Gauge, Root};
 use plimsoll::governor::{Decision, Governor, Setup};
@@ -100,7 +100,7 @@ fn look(root: &Root, subject: &Subject<'_>) -> io::Result<Eyes> {
     match subject.group {
         Some(child) => {
             let gauge = GroupGauge::open(root, child.group()).map_err(unread)?;
-            let wakes = group_wakes(child.group(), &subject.policy);
+            let wakes = group_wakes(child, &subject.policy);
             Ok((Box::new(gauge), Bond::Group(Arc::clone(child)), wakes))
         }
         None => {
@@ -113,19 +113,18 @@ fn look(root: &Root, subject: &Subject<'_>) -> io::Result<Eyes> {
 }
 
 /// Every wake is optional: sampling alone is enough, and what the kernel refuses is left out.
-fn group_wakes(group: &Group, policy: &Policy) -> Vec<Wake> {
+fn group_wakes(child: &ChildGroup, policy: &Policy) -> Vec<Wake> {
+    let group = child.group();
     let mut wakes = Vec::new();
     match group.version() {
         Version::V1 => {
             let guards = policy.guard_bytes().into_iter().flatten().chain(policy.budget_bytes);
             wakes.extend(guards.filter_map(|bytes| gauge::threshold_wake(group, bytes).ok()));
-            wakes.extend(pressure("/proc/pressure/memory".as_ref()));
         }
-        Version::V2 => {
-            wakes.extend(gauge::events_wake(group).ok());
-            wakes.extend(group.pressure_file().and_then(|file| pressure(&file)));
-        }
+        Version::V2 => wakes.extend(gauge::events_wake(group).ok()),
     }
+    let own = child.pressure_file().and_then(|file| pressure(&file));
+    wakes.extend(own.or_else(|| pressure("/proc/pressure/memory".as_ref())));
     wakes
 }
 

@@ -77,7 +77,8 @@ impl Control for Shared {
         snapshot.supervisor.heartbeat_age_seconds = Some(self.beat.age().as_secs_f64());
         facts::own(&mut snapshot.supervisor);
         self.memory(&mut snapshot.memory, status.as_ref());
-        snapshot.governor = self.governor(status.as_ref(), now, at_unix);
+        let began = child.map_or(self.fixed.started_unix, |child| child.started_unix.max(self.fixed.started_unix));
+        snapshot.governor = self.governor(status.as_ref(), now, at_unix, began);
         self.child(&mut snapshot, &root, child.map(|c| (c.pid, c.started_unix)), at_unix);
         self.surroundings(&mut snapshot, &root);
         if let Some(tree) = tree {
@@ -148,7 +149,7 @@ impl Shared {
         };
     }
 
-    fn governor(&self, status: Option<&GovernorStatus>, now: Duration, at_unix: f64) -> GovernorView {
+    fn governor(&self, status: Option<&GovernorStatus>, now: Duration, at_unix: f64, began_unix: f64) -> GovernorView {
         let governs = self.budget().0.is_some();
         let Some(status) = status else {
             let level = Level::Normal.as_str().to_owned();
@@ -168,7 +169,8 @@ impl Shared {
         let levels = [Level::Normal, Level::Elevated, Level::High, Level::Critical];
         GovernorView {
             level: status.level().as_str().to_owned(),
-            level_since_unix: at_unix - now.saturating_sub(status.level_since).as_secs_f64(),
+            // A level that never changed holds since the beginning, not since the clock's.
+            level_since_unix: (at_unix - now.saturating_sub(status.level_since).as_secs_f64()).max(began_unix),
             governs,
             growth_bytes_per_second: growth.map(|g| g.bytes_per_second),
             growth_confidence_ratio: growth.map(|g| g.confidence),
@@ -245,7 +247,7 @@ impl Shared {
             why_not: self.fixed.why_not.clone(),
             oom_kills: self.oom_kills(),
         };
-        let source = group.and_then(plimsoll::gauge::group::Group::pressure_file);
+        let source = self.fixed.group.as_ref().and_then(|group| group.pressure_file());
         let source = source.unwrap_or_else(|| root.proc.join("pressure/memory"));
         snapshot.pressure = pressure::read(&source).ok().map(|read| PressureView {
             some_avg10: read.some.avg10_ratio * 100.0,
