@@ -1,5 +1,5 @@
 //! The spooler: writes committed frames from the ring's memory to the newest segment file, then frees them in the ring. It sleeps
-//! without a timeout while there is nothing, and writes at most about 200 times a second in a flood (5 ms apart, or 1 MiB at once).
+//! without a timeout while there is nothing, and writes 5 ms apart, or 256 KiB to 1 MiB at once.
 //!
 //! Bounded by `spool_bytes` on disk, and by a floor of free disk that is left for the sealer (an eighth of the filesystem, at most
 //! 64 MiB): at either it waits until the sealer frees a segment, so the ring fills and drops are counted.
@@ -24,7 +24,9 @@ use crate::segment::{self, SEGMENT_BYTES, SEGMENT_HEADER};
 
 /// Most that one write takes from the ring.
 const BATCH_BYTES: u64 = 1 << 20;
-/// Time between two writes while frames keep coming, unless a batch is full.
+/// With less than this in the ring, two writes are `PACE` apart.
+const PACE_BYTES: u64 = 256 << 10;
+/// Time between two writes while frames trickle.
 const PACE: Duration = Duration::from_millis(5);
 /// Where that is allowed, the spooler goes before the flood that it must keep up with: on a busy machine (2 cores, 9 to run) it otherwise
 /// waits 20 to 45 ms for a turn, which is what the ring holds. It needs about 0.1 us a line.
@@ -246,7 +248,7 @@ pub(crate) fn run(core: &Core) {
             }
             continue;
         }
-        if core.ring.used() < BATCH_BYTES && !core.is_closing() && clock::monotonic() < last_write + PACE {
+        if core.ring.used() < PACE_BYTES && !core.is_closing() && clock::monotonic() < last_write + PACE {
             std::thread::sleep(PACE);
         }
         let tail = core.ring.tail();
@@ -266,7 +268,7 @@ pub(crate) fn run(core: &Core) {
                 retry = FIRST_RETRY;
                 core.trouble.spool_well();
                 core.spooled(end);
-                core.flush_gaps();
+                core.flush_gaps_if_free();
             }
             Err(e) => {
                 core.trouble.spool_failed(&e);
