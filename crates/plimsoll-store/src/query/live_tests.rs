@@ -25,14 +25,23 @@ fn seen(entry: &Entry<'_>) -> (u64, Seen) {
     (entry.position, what)
 }
 
+/// What the writer does: lives of the store, writes in each, and how long a write is at most.
+struct Load {
+    seed: u64,
+    lives: u64,
+    turns: u64,
+    widest: u64,
+}
+
 /// Writes `lives` lives of a store, each closed (with or without time to seal) and opened again.
-fn write(settings: &Settings, seed: u64, lives: u64, turns: u64, progress: &Progress) {
+fn write(settings: &Settings, load: &Load, progress: &Progress) {
+    let Load { seed, lives, turns, widest } = *load;
     let mut program = Program::new(seed);
     for life in 0..lives {
         let (mut intake, store, _) = open(settings.clone()).unwrap();
         for turn in 0..turns {
             let stream = BOTH[program.random(2) as usize];
-            let len = 1 + program.random(20_000) as usize;
+            let len = 1 + program.random(widest) as usize;
             program.print(stream, len);
             program.deliver(&mut intake, stream, life * turns + turn + 1);
             if program.random(20) == 0 {
@@ -55,12 +64,11 @@ fn write(settings: &Settings, seed: u64, lives: u64, turns: u64, progress: &Prog
     progress.done.store(true, Ordering::SeqCst);
 }
 
-fn check(all: &[(u64, Stream, Seen)], lines: &[u64; 2], who: &str) {
+/// The accounting; returns how many lines lie in gaps.
+fn check(all: &[(u64, Stream, Seen)], lines: &[u64; 2], who: &str) -> u64 {
     assert!(all.windows(2).all(|two| two[0].0 < two[1].0), "{who}: positions do not rise across streams");
-    for (stream, lines) in BOTH.into_iter().zip(lines) {
-        let one: Vec<_> = all.iter().filter(|e| e.1 == stream).map(|e| (e.0, e.2.clone())).collect();
-        account(&one, *lines);
-    }
+    let of = |stream| all.iter().filter(|e| e.1 == stream).map(|e| (e.0, e.2.clone())).collect::<Vec<_>>();
+    BOTH.into_iter().zip(lines).map(|(stream, lines)| account(&of(stream), *lines)).sum()
 }
 
 fn keep(all: &mut Vec<(u64, Stream, Seen)>, entry: &Entry<'_>) {
@@ -134,39 +142,40 @@ fn read_again_and_again(dir: &Path, progress: &Progress) -> u64 {
     rounds
 }
 
-fn beside_a_writer(settings: &Settings, seed: u64, lives: u64, turns: u64) {
+fn beside_a_writer(settings: &Settings, load: &Load) -> u64 {
     let progress = Progress::default();
     let dir = settings.dir.clone();
     let (plain, broken) = std::thread::scope(|scope| {
         let plain = scope.spawn(|| follow(&dir, &progress, false));
         let broken = scope.spawn(|| follow(&dir, &progress, true));
         scope.spawn(|| read_again_and_again(&dir, &progress));
-        write(settings, seed, lives, turns, &progress);
+        write(settings, load, &progress);
         (plain.join().unwrap(), broken.join().unwrap())
     });
     let lines = BOTH.map(|stream| progress.lines[stream.index()].load(Ordering::SeqCst));
-    check(&plain, &lines, "following");
     assert_eq!(plain.len(), broken.len());
     assert!(plain == broken, "breaking off changes nothing");
+    check(&plain, &lines, "following")
 }
 
 #[test]
 fn readers_beside_a_store_that_seals_all_the_time() {
     let place = Place::new();
     let settings = Settings { seal_after: Duration::from_millis(3), ..place.settings() };
-    beside_a_writer(&settings, 11, 3, 400);
+    beside_a_writer(&settings, &Load { seed: 11, lives: 3, turns: 150, widest: 20_000 });
 }
 
 #[test]
 fn readers_beside_a_store_whose_ring_is_too_small() {
     let place = Place::new();
     let settings = Settings { seal_after: Duration::from_millis(50), ring_bytes: 256 << 10, ..place.settings() };
-    beside_a_writer(&settings, 12, 4, 600);
+    let missing = beside_a_writer(&settings, &Load { seed: 12, lives: 3, turns: 120, widest: 64_000 });
+    assert!(missing > 0, "the ring was never full");
 }
 
 #[test]
 fn readers_beside_a_store_that_comes_and_goes() {
     let place = Place::new();
     let settings = Settings { seal_after: Duration::from_secs(60), ..place.settings() };
-    beside_a_writer(&settings, 13, 30, 12);
+    beside_a_writer(&settings, &Load { seed: 13, lives: 20, turns: 12, widest: 20_000 });
 }
