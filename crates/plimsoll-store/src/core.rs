@@ -100,6 +100,15 @@ impl Core {
         }
     }
 
+    /// Writes pending gaps if the ring has room again and nobody has the writer: the spooler does not wait for the intake in a flood.
+    pub(crate) fn flush_gaps_if_free(&self) {
+        if let Some(mut writer) = self.writer.try_lock()
+            && writer.would_store()
+        {
+            writer.flush_gaps();
+        }
+    }
+
     /// Writes pending gaps if the ring has room again. True if there is something to spool afterwards.
     pub(crate) fn flush_gaps(&self) -> bool {
         let mut writer = self.writer.lock();

@@ -111,6 +111,8 @@ pub(crate) struct Shared {
     pub(crate) journal: Journal,
     pub(crate) mailbox: Arc<Mailbox>,
     inner: Mutex<Inner>,
+    /// Held while budget, kernel limit and policy change together; before `inner`, never inside it.
+    changing: Mutex<()>,
     descriptors: Mutex<Descriptors>,
     notes: OnceLock<Notes>,
     logs: OnceLock<Arc<Logs>>,
@@ -147,6 +149,7 @@ impl Shared {
             journal,
             mailbox,
             inner: Mutex::new(inner),
+            changing: Mutex::default(),
             descriptors: Mutex::default(),
             notes: OnceLock::new(),
             logs: OnceLock::new(),
@@ -297,8 +300,28 @@ impl Shared {
         drop(seen);
     }
 
+    /// The governor of the life that began. Its policy may have been changed while it was being started.
     pub(crate) fn set_watch(&self, watch: &Watch) {
+        let _changing = self.changing.lock();
+        let policy = self.policy();
+        if watch.governor.policy() != policy
+            && let Err(errors) = watch.governor.set_policy(policy)
+        {
+            self.warn(&errors.to_string());
+        }
         self.inner.lock().watch = Some(Seen { governor: Arc::clone(&watch.governor), bond: watch.bond.clone() });
+    }
+
+    /// Gives the program's group the limit in force, before a life begins.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub(crate) fn apply_limit(&self) -> std::io::Result<()> {
+        let _changing = self.changing.lock();
+        match (&self.fixed.group, self.budget()) {
+            (Some(group), (Some(budget), reserve)) => group.set_limit(budget.saturating_add(reserve)),
+            _ => Ok(()),
+        }
     }
 
     /// A restart was decided, for this reason.
@@ -378,6 +401,7 @@ impl Shared {
     /// # Errors
     /// A sentence with the value that does not fit, or with what the kernel refused; then nothing is changed.
     pub(crate) fn change_budget(&self, asked: u64, reserve: Option<u64>) -> Result<(), String> {
+        let _changing = self.changing.lock();
         let ceiling = super::budget::ceiling(&Root::default());
         let decided = super::budget::decide(Some(asked), reserve.or(self.fixed.reserve_asked), ceiling.as_ref())?;
         if let Some(lowered) = decided.warnings.first() {

@@ -76,9 +76,7 @@ impl Starter {
             }
         };
         if let Some(group) = &self.group {
-            if let (Some(budget), reserve) = shared.budget()
-                && let Err(error) = group.set_limit(budget.saturating_add(reserve))
-            {
+            if let Err(error) = shared.apply_limit() {
                 shared.warn(&format!("the kernel's limit cannot be set: {error}"));
             }
             match group.joiners() {
