@@ -103,7 +103,7 @@ fn two_runs_of_one_name_are_refused_and_the_first_is_named() {
         first.pid(),
         second.stderr()
     );
-    assert_eq!(first.status().expect("the first goes on")["state"], "running");
+    first.until(SOON, "the first goes on", |status| (status["state"] == "running").then_some(()));
 }
 
 #[test]
