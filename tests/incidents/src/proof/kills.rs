@@ -20,6 +20,7 @@ use rustix::process::Signal;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 /// Lines of the flood of one placed kill, and their rate.
@@ -37,6 +38,9 @@ pub(crate) struct Plan {
     /// Only these system calls
     #[arg(long, value_delimiter = ',')]
     calls: Vec<String>,
+    /// Placed kills at a time, each with a supervisor of its own
+    #[arg(long, default_value_t = 4)]
+    jobs: usize,
     /// Kills at random moments
     #[arg(long, default_value_t = 200)]
     random: u32,
@@ -79,8 +83,23 @@ impl Seen {
             wrong.push(format!("it does not end: {}", service.stderr()));
         }
         self.bad += usize::from(!wrong.is_empty());
-        self.findings.extend(wrong.into_iter().map(|finding| format!("{what}: {finding}")));
+        for finding in wrong {
+            // At once: the whole campaign takes a while.
+            eprintln!("{what}: {finding}");
+            self.findings.push(format!("{what}: {finding}"));
+        }
         Ok(())
+    }
+
+    fn add(&mut self, other: Seen) {
+        self.floods += other.floods;
+        self.kills += other.kills;
+        self.missed.extend(other.missed);
+        self.findings.extend(other.findings);
+        self.bad += other.bad;
+        self.gaps += other.gaps;
+        self.gap_bytes += other.gap_bytes;
+        self.inexact += other.inexact;
     }
 
     fn report(&self, report: &mut Report, what: &str) {
@@ -109,13 +128,7 @@ pub(crate) fn run(plan: &Plan) -> Result<bool, String> {
     {
         let calls = if plan.calls.is_empty() { calls_of_the_log_path()? } else { plan.calls.clone() };
         report.fact("system calls of the log path", &calls.join(" "));
-        let (mut path, mut adoption) = (Seen::default(), Seen::default());
-        for call in &calls {
-            for &nth in &plan.nth {
-                placed(call, nth, &mut path)?;
-                while_adopting(call, nth, &mut adoption)?;
-            }
-        }
+        let (path, adoption) = all_placed(plan, &calls)?;
         path.report(&mut report, "at each call of the log path");
         adoption.report(&mut report, "at each call of an adoption");
         report.measured("placed kills that happened", "", &[(path.kills + adoption.kills) as f64], Must::Report);
@@ -129,6 +142,31 @@ pub(crate) fn run(plan: &Plan) -> Result<bool, String> {
     }
     moments.report(&mut report, "at random moments");
     Ok(report.finish())
+}
+
+/// Every call at every `nth`, some at a time: most of each case is waiting.
+fn all_placed(plan: &Plan, calls: &[String]) -> Result<(Seen, Seen), String> {
+    let cases: Vec<(&str, u32)> =
+        calls.iter().flat_map(|call| plan.nth.iter().map(move |&nth| (call.as_str(), nth))).collect();
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let (mut path, mut adoption) = (Seen::default(), Seen::default());
+        while let Some(&(call, nth)) = cases.get(next.fetch_add(1, Ordering::Relaxed)) {
+            placed(call, nth, &mut path)?;
+            while_adopting(call, nth, &mut adoption)?;
+        }
+        Ok((path, adoption))
+    };
+    let seen: Result<Vec<(Seen, Seen)>, String> = std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..plan.jobs.max(1)).map(|_| scope.spawn(work)).collect();
+        workers.into_iter().map(|worker| worker.join().map_err(|_| "a case panicked".to_owned())?).collect()
+    });
+    let mut all = (Seen::default(), Seen::default());
+    for (path, adoption) in seen? {
+        all.0.add(path);
+        all.1.add(adoption);
+    }
+    Ok(all)
 }
 
 fn strace(arguments: &[&str]) -> Result<Child, String> {

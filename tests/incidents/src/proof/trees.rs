@@ -127,6 +127,8 @@ pub(crate) fn descriptors(plan: &StormPlan) -> Result<bool, String> {
         let service =
             Setup::new("storm", &flags).load(&["forkstorm", "--count", &count, "--hold-ms", "3000"]).start()?;
         service.child();
+        // The governor and the store open theirs in the first moments.
+        std::thread::sleep(Duration::from_millis(500));
         let before = usage::of(service.pid()).map_or(0, |usage| usage.descriptors);
         let mut seen = Vec::new();
         let end = clock::wait_for(DEADLINE * 4, Duration::from_millis(20), || {
@@ -141,7 +143,7 @@ pub(crate) fn descriptors(plan: &StormPlan) -> Result<bool, String> {
             end.is_some(),
         );
         report.measured(
-            &format!("{what}: own descriptors, {before} before"),
+            &format!("{what}: own descriptors, {before} after 0.5 s"),
             "",
             &seen,
             Must::Max((before + SLACK) as f64),

@@ -22,6 +22,8 @@ fn short_lived_descendants_leave_the_supervisors_descriptors_flat() {
         let load = ["forkstorm", "--count", DESCENDANTS, "--hold-ms", "1500"];
         let Some(mut service) = start(Setup::new("storm", &flags).load(&load)) else { return };
         service.child();
+        // The governor and the store open theirs in the first moments.
+        std::thread::sleep(Duration::from_millis(500));
         let before = open_descriptors(service.pid());
         let mut highest = before;
         let finished = clock::wait_for(Duration::from_secs(60), Duration::from_millis(20), || {
