@@ -31,6 +31,8 @@ pub struct Landed<'a> {
     pub data: &'a [u8],
     /// There was more than was taken; call again at once.
     pub more: bool,
+    /// The bytes are stored, and the ring is more than half full now: who can wait a millisecond gives the spooler time.
+    pub pressed: bool,
     _hold: MutexGuard<'a, Writer>,
 }
 
@@ -61,7 +63,8 @@ impl Intake {
             self.core.wake_spooler();
         }
         let data = self.core.ring.look(taken.offset, taken.len);
-        Ok(Landed { bytes: taken.len, dropped: taken.dropped, data, more: taken.more, _hold: hold })
+        let pressed = !taken.dropped && self.core.ring.used() > self.core.ring.capacity() / 2;
+        Ok(Landed { bytes: taken.len, dropped: taken.dropped, data, more: taken.more, pressed, _hold: hold })
     }
 
     /// Says that the stream's next byte begins a new line: an unfinished last line is complete as it is. Call it when the program

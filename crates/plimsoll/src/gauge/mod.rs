@@ -5,6 +5,18 @@
 //! level and is what is acted on. What cannot be read is an [`Unread`] with a reason, never 0. A reading allocates nothing.
 
 use std::path::PathBuf;
+use std::time::Duration;
+
+pub mod descriptors;
+pub(crate) mod files;
+pub mod group;
+pub mod host;
+pub mod pressure;
+pub mod process;
+pub mod tree;
+mod wake;
+
+pub use wake::{UNPRIVILEGED_WINDOW, Wake, WakeKind, events_wake, pressure_wake, threshold_wake};
 
 /// Where the operating system's files are: the real ones, or a fixture tree.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,4 +83,13 @@ pub trait Gauge: Send {
     fn fast(&mut self) -> Result<u64, Unread>;
     /// The protected number, confirmed; always read before acting.
     fn confirm(&mut self) -> Result<Protected, Unread>;
+    /// What the last [`Gauge::confirm`] cost, `None` before the first one. A tree's PSS costs milliseconds per GB: who
+    /// samples often paces confirming readings by it.
+    fn confirm_cost(&self) -> Option<Duration> {
+        None
+    }
+    /// What the last confirmed reading had to do without: it was read another way and is an upper bound then.
+    fn caveat(&self) -> Option<Unread> {
+        None
+    }
 }
