@@ -140,7 +140,9 @@ pub(crate) fn run(plan: &Plan) -> Result<bool, String> {
     while (moments.kills as u32) < plan.random {
         at_random(plan.each.min(plan.random - moments.kills as u32), &mut random, &mut moments)?;
     }
-    moments.report(&mut report, "at random moments");
+    if plan.random > 0 {
+        moments.report(&mut report, "at random moments");
+    }
     Ok(report.finish())
 }
 
