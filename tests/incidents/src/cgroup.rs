@@ -123,18 +123,25 @@ impl TestGroup {
 
 impl Drop for TestGroup {
     fn drop(&mut self) {
-        for _ in 0..REMOVE_TRIES {
-            for pid in self.processes().into_iter().filter(|&pid| pid != std::process::id()) {
-                // Gone in the meantime is as good as killed.
-                Pid::from_raw(pid as i32).map(|pid| kill_process(pid, Signal::KILL).ok());
-            }
-            if subtree(&self.path).iter().all(|path| fs::remove_dir(path).is_ok()) {
-                return;
-            }
-            std::thread::sleep(REMOVE_PAUSE);
-        }
-        eprintln!("could not remove {}", self.path.display());
+        remove(&self.path);
     }
+}
+
+/// Kills every process in a group and below it (never ourselves) and removes it, with [`REMOVE_TRIES`] tries; one that is not
+/// there is removed already.
+pub fn remove(group: &Path) {
+    for _ in 0..REMOVE_TRIES {
+        let groups = subtree(group);
+        for pid in groups.iter().flat_map(|path| members(path)).filter(|&pid| pid != std::process::id()) {
+            // Gone in the meantime is as good as killed.
+            Pid::from_raw(pid as i32).map(|pid| kill_process(pid, Signal::KILL).ok());
+        }
+        if groups.iter().all(|path| fs::remove_dir(path).is_ok()) {
+            return;
+        }
+        std::thread::sleep(REMOVE_PAUSE);
+    }
+    eprintln!("could not remove {}", group.display());
 }
 
 fn oom_kills(group: &Path, version: Version) -> Option<u64> {

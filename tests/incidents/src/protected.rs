@@ -5,7 +5,7 @@
 //! Answers come from the product's own commands (`status --json`, `logs --json`) and from the files it documents.
 
 use crate::account::{Account, Summary};
-use crate::cgroup::TestGroup;
+use crate::cgroup::{self, TestGroup};
 use crate::clock;
 use crate::evidence::Evidence;
 use crate::files;
@@ -323,6 +323,16 @@ impl Service {
 impl Drop for Service {
     fn drop(&mut self) {
         let ring = files::text(&self.home().join("ring.path")).ok();
+        let state: Value = files::text(&self.home().join("state.json"))
+            .ok()
+            .and_then(|text| serde_json::from_str(&text).ok())
+            .unwrap_or_default();
+        let groups: Vec<PathBuf> = state["groups"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(|group| Some(group["dir"].as_str()?.into()))
+            .collect();
         if let Some(running) = self.running.as_mut() {
             running.signal(Signal::KILL);
             running.wait(Duration::from_secs(5));
@@ -330,6 +340,10 @@ impl Drop for Service {
         // Without a group of ours, the load's own evidence says what may be left.
         for start in self.evidence().all("start").filter(|start| is_load(start.pid)) {
             Pid::from_raw(start.pid as i32).map(|pid| kill_process(pid, Signal::KILL).ok());
+        }
+        // The groups that a killed supervisor could not remove, with what is in them.
+        for dir in groups {
+            cgroup::remove(&dir);
         }
         if let Some(ring) = ring {
             // A supervisor that was killed leaves its ring on purpose; this service has no successor.

@@ -189,7 +189,7 @@ pub(crate) fn many(plan: &ManyPlan) -> Result<bool, String> {
     }
     let rate = 40_000;
     let count = rate * plan.seconds.saturating_sub(10);
-    let more = ["--rate", &rate.to_string(), "--time-writes"];
+    let more = ["--rate", &rate.to_string(), "--time-writes", "--hold-ms", "3000"];
     let loud = flooding(Setup::new("loud", &FLAGS).dir(dir.path()), count, &more)?;
     let mut seen = Seen::default();
     clock::wait_for(Duration::from_secs(plan.seconds), Duration::from_millis(200), || {

@@ -14,7 +14,7 @@ use plimsoll_incidents::evidence::{Event, Evidence};
 use plimsoll_incidents::launch::{self, Running};
 use plimsoll_incidents::lines::LineMaker;
 use plimsoll_incidents::protected::{Entry, Service, Setup};
-use plimsoll_incidents::usage::{self, Usage};
+use plimsoll_incidents::usage;
 use plimsoll_incidents::{clock, product};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -214,7 +214,7 @@ fn ask(service: &Service, all: &mut Fresh) -> Result<(), String> {
     }
 }
 
-/// The highest resident set seen so far, in MB.
+/// The highest resident set seen so far, in MB; of a supervisor that has gone, more than any promise.
 pub(crate) fn peak_mb(service: &Service) -> f64 {
-    megabytes(usage::of(service.pid()).map_or(0, |usage: Usage| usage.peak_bytes))
+    usage::of(service.pid()).map_or(f64::INFINITY, |usage| megabytes(usage.peak_bytes))
 }
