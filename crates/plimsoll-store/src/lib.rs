@@ -14,13 +14,13 @@
 //! | one line | `Settings::max_line_bytes` | it is stored in pieces; each but the last says `continued` |
 //!
 //! What can be lost: by the death of the process nothing that was read from a pipe, and nothing that is still in it; by the death of the
-//! machine what the ring held, and what the spool took in the second since its last `fdatasync`. The next [`open`] writes a gap for it.
+//! machine what the ring held, and what the spool took in the second since its last `fdatasync`. The next [`open()`] writes a gap for it.
 //!
 //! What it costs, measured with `cargo bench -p plimsoll-store --bench flood` (1,000,000 lines of 200 bytes, one `write(2)` each, words
 //! drawn from 20,000; 2 busy cores): 1.3 us of CPU a line in all, the program done after 0.8 to 1.1 s, 18 MB of memory at the peak,
 //! 0.545 of the raw size on disk.
 //!
-//! [`open`] gives the writing end ([`Intake`]) and the store's life ([`Store`]); [`Reader`] reads, from any process, while a
+//! [`open()`] gives the writing end ([`Intake`]) and the store's life ([`Store`]); [`Reader`] reads, from any process, while a
 //! supervisor runs or after it died. The crate is synchronous and has two threads of its own. The on-disk format is described in
 //! `docs/log-format.md`.
 //!

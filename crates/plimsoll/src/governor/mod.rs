@@ -1,7 +1,7 @@
 //! The governor: one thread that reads, decides, tells and sleeps; and what it has to say about itself.
 //!
 //! One named thread per [`Governor`], joined by [`Governor::stop`] or drop. It sleeps between 1 ms and the poll interval
-//! (1 s) as [`step`] says, never longer; kernel events ([`Wake`], at most [`WAKES_MAX`]) only wake it earlier, each at most
+//! (1 s) as [`step()`] says, never longer; kernel events ([`Wake`], at most [`WAKES_MAX`]) only wake it earlier, each at most
 //! [`WAKE_FIRES_MAX`] times a second, then that one is not listened to for a second and the poll alone carries on. It
 //! allocates nothing after its start and never waits for a lock: a reader of its status that holds it delays the
 //! bookkeeping, not the next sample. It keeps [`CHANGES_KEPT`] changes and [`STEADY_KEPT`] steady decisions.
