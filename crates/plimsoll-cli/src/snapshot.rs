@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+pub(crate) mod found;
 #[cfg(test)]
 pub(crate) mod sample;
 

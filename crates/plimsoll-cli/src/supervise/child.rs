@@ -222,7 +222,7 @@ mod tests {
         let file = |name: &str, text: &str, mode: u32| {
             let path = dir.path().join(name);
             std::fs::write(&path, text).unwrap();
-            std::fs::set_permissions(&path, PermissionsExt::from_mode(mode)).unwrap();
+            std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
             path
         };
         let cases = [
