@@ -1,4 +1,4 @@
-//! What people see, the same in every command: colours, tables, numbers, ages and times.
+//! What people see, the same in every command: colours, numbers, ages and times.
 //!
 //! Colours only where the descriptor is a terminal, `NO_COLOR` is unset or empty and `TERM` is not `dumb`; programs get
 //! plain text. Numbers carry separators (`4,211`) and units (`plimsoll::units`); times are local, to the millisecond.
@@ -28,8 +28,6 @@ pub(crate) enum Style {
     Bad,
     /// Beside the point: times, units, hints.
     Dim,
-    /// The point.
-    Strong,
     /// A name, told apart from its neighbours.
     Name(u8),
 }
@@ -38,6 +36,7 @@ impl Palette {
     /// No colours.
     pub(crate) const PLAIN: Palette = Palette { on: false };
     /// Colours, whatever the descriptor is.
+    #[cfg(test)]
     pub(crate) const COLOURED: Palette = Palette { on: true };
 
     /// Colours where `stream` (stdout, say) goes to a person who wants them.
@@ -66,7 +65,6 @@ impl Palette {
             Style::Warn => "\x1b[33m",
             Style::Bad => "\x1b[31m",
             Style::Dim => "\x1b[2m",
-            Style::Strong => "\x1b[1m",
             Style::Name(n) => NAMES[usize::from(n) % NAMES.len()],
         };
         (begin, "\x1b[0m")
@@ -76,16 +74,6 @@ impl Palette {
     pub(crate) fn paint(self, style: Style, text: impl Display) -> impl Display {
         let (begin, end) = self.codes(style);
         Shown(move |f: &mut fmt::Formatter<'_>| write!(f, "{begin}{text}{end}"))
-    }
-
-    /// The style of a level's name.
-    pub(crate) fn level(name: &str) -> Style {
-        match name {
-            "normal" => Style::Good,
-            "elevated" => Style::Warn,
-            "high" | "critical" => Style::Bad,
-            _ => Style::Dim,
-        }
     }
 }
 
@@ -109,27 +97,9 @@ pub(crate) fn counted(number: u64, noun: &str) -> String {
     format!("{} {noun}{}", count(number), if number == 1 { "" } else { "s" })
 }
 
-/// A size, or `-` where it is not known.
-pub(crate) fn size_or_dash(bytes: Option<u64>) -> String {
-    bytes.map_or_else(|| "-".to_owned(), |bytes| units::size(bytes).to_string())
-}
-
-/// A duration in seconds as snapshots carry it; negative and not-a-number show as `-`.
-pub(crate) fn seconds(seconds: f64) -> String {
-    Duration::try_from_secs_f64(seconds).map_or_else(|_| "-".to_owned(), |d| units::duration(d).to_string())
-}
-
 /// What a service reads whose supervisor is dead or hung: `stale, 12 s`.
 pub(crate) fn stale(age: Duration) -> String {
     format!("stale, {}", units::duration(age))
-}
-
-/// A point in time, local: `2026-11-21 07:01:02.123`.
-pub(crate) fn local_time(unix_ns: u64) -> String {
-    let mut clock = LocalClock::system();
-    let mut text = String::new();
-    clock.date_and_time(unix_ns, &mut text);
-    text
 }
 
 /// Formats many points in time: the calendar is asked once a second of log time, not once a line.
@@ -167,6 +137,12 @@ impl LocalClock {
         push_fraction(out, unix_ns, 3);
     }
 
+    /// The local date, `2026-11-21`.
+    pub(crate) fn date(&mut self, unix_ns: u64) -> &str {
+        self.turn_to(unix_ns);
+        self.shown.get(..10).unwrap_or("")
+    }
+
     /// Appends RFC 3339 to the nanosecond: `2026-11-21T07:01:02.123456789+01:00`.
     pub(crate) fn rfc3339(&mut self, unix_ns: u64, out: &mut String) {
         self.turn_to(unix_ns);
@@ -197,65 +173,6 @@ fn push_fraction(out: &mut String, unix_ns: u64, digits: usize) {
     for _ in 0..digits {
         out.push(char::from(b'0' + (fraction / scale % 10) as u8));
         scale /= 10;
-    }
-}
-
-/// A table for people: columns as wide as their widest cell, two spaces between, no trailing spaces.
-#[derive(Debug, Default)]
-pub(crate) struct Table {
-    rows: Vec<Vec<Cell>>,
-    right: Vec<bool>,
-}
-
-#[derive(Debug)]
-struct Cell {
-    text: String,
-    style: Option<Style>,
-}
-
-impl Table {
-    /// A table whose columns are headed like this; a heading that begins with `>` is aligned to the right.
-    pub(crate) fn new(headings: &[&str]) -> Table {
-        let right = headings.iter().map(|heading| heading.starts_with('>')).collect();
-        let heading = |text: &&str| Cell { text: text.trim_start_matches('>').to_owned(), style: Some(Style::Dim) };
-        Table { rows: vec![headings.iter().map(heading).collect()], right }
-    }
-
-    /// Adds a row; cells beyond the headings are kept, missing ones are empty.
-    pub(crate) fn row<const N: usize>(&mut self, cells: [String; N]) {
-        self.rows.push(cells.into_iter().map(|text| Cell { text, style: None }).collect());
-    }
-
-    /// Styles one cell of the row added last.
-    pub(crate) fn style(&mut self, column: usize, style: Style) {
-        if let Some(cell) = self.rows.last_mut().and_then(|row| row.get_mut(column)) {
-            cell.style = Some(style);
-        }
-    }
-
-    /// The table as text, one line per row.
-    pub(crate) fn render(&self, palette: Palette) -> String {
-        let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
-        let width = |column: usize| {
-            self.rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.text.chars().count()).max().unwrap_or(0)
-        };
-        let widths: Vec<usize> = (0..columns).map(width).collect();
-        let mut out = String::new();
-        for row in &self.rows {
-            for (column, cell) in row.iter().enumerate() {
-                let fill = " ".repeat(widths[column] - cell.text.chars().count());
-                let (begin, end) = cell.style.map_or(("", ""), |style| palette.codes(style));
-                let (before, after) = match self.right.get(column) {
-                    Some(true) => (fill.as_str(), ""),
-                    _ if column + 1 == row.len() => ("", ""),
-                    _ => ("", fill.as_str()),
-                };
-                let gap = if column == 0 { "" } else { "  " };
-                out.extend([gap, before, begin, &cell.text, end, after]);
-            }
-            out.push('\n');
-        }
-        out
     }
 }
 
@@ -297,10 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_known_is_a_dash() {
-        assert_eq!(size_or_dash(None), "-");
-        assert_eq!(size_or_dash(Some(300 << 20)), "300.0 MiB");
-        assert_eq!((seconds(1.4), seconds(-1.0), seconds(f64::NAN)), ("1.4 s".into(), "-".into(), "-".into()));
+    fn what_is_stale_says_since_when() {
         assert_eq!(stale(Duration::from_secs(12)), "stale, 12 s");
     }
 
@@ -318,18 +232,5 @@ mod tests {
         assert_eq!(shown(&mut clock, LocalClock::time, at + 1_000_000_000), "08:01:03.123");
         assert_eq!(shown(&mut clock, LocalClock::rfc3339, at), "2026-11-21T08:01:02.123456789+01:00");
         assert_eq!(shown(&mut clock, LocalClock::rfc3339, 5), "1970-01-01T01:00:00.000000005+01:00");
-    }
-
-    #[test]
-    fn a_table_is_as_wide_as_its_widest_cells() {
-        let mut table = Table::new(&["name", ">memory", "state"]);
-        table.row(["web".into(), "312.4 MiB".into(), "running".into()]);
-        table.row(["naïve-worker".into(), "1 B".into(), "stale, 12 s".into()]);
-        table.style(2, Style::Bad);
-        let expected = "name             memory  state\n\
-                        web           312.4 MiB  running\n\
-                        naïve-worker        1 B  stale, 12 s\n";
-        assert_eq!(table.render(Palette::PLAIN), expected);
-        assert!(table.render(Palette::COLOURED).contains("1 B  \x1b[31mstale, 12 s\x1b[0m\n"));
     }
 }

@@ -88,7 +88,7 @@ pub(crate) struct Args {
     command: Vec<OsString>,
 }
 
-fn size(text: &str) -> Result<u64, String> {
+pub(super) fn size(text: &str) -> Result<u64, String> {
     units::parse_size(text).map_err(|error| error.to_string())
 }
 
@@ -175,11 +175,28 @@ mod tests {
 
     #[test]
     fn what_is_given_is_taken() {
-        let got = parse(&["--memory", "300M", "--reserve", "100M", "--restart", "never", "--http", "--on", "high for 30s=stop", "--name", "web", "--", "x"]).unwrap();
+        let got = parse(&[
+            "--memory",
+            "300M",
+            "--reserve",
+            "100M",
+            "--restart",
+            "never",
+            "--http",
+            "--on",
+            "high for 30s=stop",
+            "--name",
+            "web",
+            "--",
+            "x",
+        ])
+        .unwrap();
         assert_eq!((got.memory_bytes, got.reserve_bytes), (Some(300 << 20), Some(100 << 20)));
         assert_eq!(got.http, Some(HTTP_DEFAULT.parse().unwrap()));
         assert_eq!((got.stages.len(), got.layout.name(), got.restart.to_string().as_str()), (1, "web", "never"));
-        for (given, port) in [("--http=localhost:80", 80), ("--http=:81", 81), ("--http=82", 82), ("--http=[::1]:83", 83)] {
+        for (given, port) in
+            [("--http=localhost:80", 80), ("--http=:81", 81), ("--http=82", 82), ("--http=[::1]:83", 83)]
+        {
             assert_eq!(parse(&[given, "--", "x"]).unwrap().http.map(|a| a.port()), Some(port), "{given}");
         }
     }

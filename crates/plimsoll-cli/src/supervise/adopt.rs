@@ -52,8 +52,14 @@ pub(crate) fn decide(name: &str, previous: Option<&State>, argv_digest: &str, no
     }
     if state.argv_digest != argv_digest {
         return Adoption::Refuse {
-            what: format!("{name} still runs as pid {}, started by a supervisor that died, with another command", child.pid),
-            hint: format!("run the same command to take it over, end it (kill {}), or choose another --name", child.pid),
+            what: format!(
+                "{name} still runs as pid {}, started by a supervisor that died, with another command",
+                child.pid
+            ),
+            hint: format!(
+                "run the same command to take it over, end it (kill {}), or choose another --name",
+                child.pid
+            ),
         };
     }
     if state.pty {

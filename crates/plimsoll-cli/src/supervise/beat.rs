@@ -8,26 +8,28 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use plimsoll::clock::{Clock, MonotonicClock};
-use plimsoll_store::Heartbeat;
 
 /// A loop that works on one thing for longer hangs.
 pub(crate) const HUNG: Duration = Duration::from_secs(5);
 
+/// Writes the sign, in nanoseconds of the monotonic clock, where other processes see it. Never blocks.
+pub(crate) type Show = Box<dyn Fn(u64) + Send>;
+
 /// The sign of life.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Beat {
     /// Nanoseconds of the monotonic clock at the last sign; 0: none yet.
     last_ns: AtomicU64,
     /// Since when the loop is busy; 0: it sleeps.
     busy_since_ns: AtomicU64,
     /// Where other processes see it.
-    ring: Mutex<Option<Heartbeat>>,
+    ring: Mutex<Option<Show>>,
 }
 
 impl Beat {
     /// Shows it in the log ring as well, where readers find it after a death.
-    pub(crate) fn show_in(&self, heartbeat: Heartbeat) {
-        *self.ring.lock() = Some(heartbeat);
+    pub(crate) fn show_in(&self, show: Show) {
+        *self.ring.lock() = Some(show);
     }
 
     /// The loop begins to work.
@@ -51,7 +53,7 @@ impl Beat {
         self.last_ns.store(now, Ordering::Relaxed);
         // Taken for longer only while it is being set.
         if let Some(ring) = self.ring.try_lock().as_deref().and_then(Option::as_ref) {
-            ring.beat(now);
+            ring(now);
         }
     }
 

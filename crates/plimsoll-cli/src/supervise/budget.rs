@@ -1,10 +1,12 @@
 //! From `--memory`, `--reserve` and the limits that hold here: budget, reserve and the kernel's limit for the child.
-//! Pure; every number in bytes.
+//! [`decide`] is pure; every number in bytes.
 //!
 //! Reserve: max(64 MiB, budget ÷ 8). Kernel limit = budget + reserve. Together they stay [`OWN_BYTES`] (32 MiB, what
 //! Plimsoll itself may need) below the tightest limit found; if `--memory` asks for more, the budget is lowered and that
 //! is said. Without `--memory` the limit found is the source; with neither, Plimsoll observes.
 
+use plimsoll::gauge::Root;
+use plimsoll::limit::{self, Consequence};
 use plimsoll::units;
 
 /// What Plimsoll itself may need beside the child, below the same limit.
@@ -25,6 +27,15 @@ pub(crate) struct Ceiling {
     pub(crate) source: String,
 }
 
+/// The tightest limit that kills Plimsoll and what runs beside it; the one place of this file that looks at the machine.
+pub(crate) fn ceiling(root: &Root) -> Option<Ceiling> {
+    let own = rustix::process::getpid().as_raw_nonzero().get();
+    let killing = limit::discover(root, own).all.into_iter().filter(|limit| limit.consequence == Consequence::Kill);
+    killing
+        .min_by_key(|limit| limit.bytes)
+        .map(|limit| Ceiling { bytes: limit.bytes, source: limit.source.display().to_string() })
+}
+
 /// What holds for the child.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Budget {
@@ -42,11 +53,6 @@ impl Budget {
     /// Budget + reserve, where there is a budget.
     pub(crate) fn kernel_limit_bytes(&self) -> Option<u64> {
         self.budget_bytes.map(|budget| budget.saturating_add(self.reserve_bytes))
-    }
-
-    /// Growth in bytes per second that a drain of `drain_ms` survives between SIGTERM and the kernel.
-    pub(crate) fn survives_bytes_per_second(&self, drain_ms: u64) -> u64 {
-        self.reserve_bytes.saturating_mul(1000) / drain_ms.max(1)
     }
 }
 
@@ -171,11 +177,5 @@ mod tests {
         assert!(error.contains("90.0 MiB") && error.contains("memory.max"), "{error}");
         assert!(decide(None, None, Some(&tight)).is_err());
         assert!(decide(Some(MIB), None, None).is_err());
-    }
-
-    #[test]
-    fn survival_is_reserve_over_drain() {
-        let budget = decide(Some(300 * MIB), Some(60 * MIB), None).expect("fits");
-        assert_eq!(budget.survives_bytes_per_second(300), 200 * MIB);
     }
 }

@@ -138,14 +138,17 @@ pub(crate) fn derive(budget_bytes: u64, env: impl Fn(&str) -> Option<String>) ->
     (derived, warnings)
 }
 
+/// The one that is no limit.
+pub(crate) const UNBUFFERED: &str = "PYTHONUNBUFFERED";
+
 /// `PYTHONUNBUFFERED=1`: stdout is a pipe here, and a line that sits in the program's buffer is in no log.
 pub(crate) fn unbuffered(env: impl Fn(&str) -> Option<String>) -> Derived {
-    let (change, note) = match env("PYTHONUNBUFFERED") {
+    let (change, note) = match env(UNBUFFERED) {
         Some(value) if value.is_empty() => (Change::Remove, "opted out by an empty value".to_owned()),
         Some(_) => (Change::Keep, "already set".to_owned()),
         None => (Change::Set("1".to_owned()), "stdout is a pipe: lines reach the log as they are printed".to_owned()),
     };
-    Derived { name: "PYTHONUNBUFFERED", change, note }
+    Derived { name: UNBUFFERED, change, note }
 }
 
 fn one(row: &Row, heap_bytes: u64, env: &impl Fn(&str) -> Option<String>) -> Derived {
@@ -210,15 +213,22 @@ mod tests {
     fn golden_values_for_each_variable() {
         // The same numbers stand in docs/runtime-limits.md.
         let table: [(u64, [&str; 5]); 3] = [
-            (300 * MIB, ["270MiB", "--max-old-space-size=188", "-Xmx165m", "C8FFFE2", "2"]),
-            (1024 * MIB, ["921MiB", "--max-old-space-size=767", "-Xmx671m", "2E7FFFD0", "2"]),
-            (4096 * MIB, ["3686MiB", "--max-old-space-size=3225", "-Xmx2822m", "BE7FFFDE", "2"]),
+            (300 * MIB, ["270MiB", "--max-old-space-size=188", "-Xmx165m", "C8FFFCD", "2"]),
+            (1024 * MIB, ["921MiB", "--max-old-space-size=767", "-Xmx671m", "2E7FFFBB", "2"]),
+            (4096 * MIB, ["3686MiB", "--max-old-space-size=3225", "-Xmx2822m", "BE7FFFD0", "2"]),
         ];
         for (budget, values) in table {
             let got = with(budget, &[]);
             let expected: Vec<(&str, Change)> =
                 TABLE.iter().map(|row| row.name).zip(values.map(set)).chain([("PYTHONUNBUFFERED", set("1"))]).collect();
             assert_eq!(got, expected, "budget {budget}");
+            let page = include_str!("../../../../docs/runtime-limits.md");
+            for value in values {
+                assert!(
+                    page.contains(&format!("`{value}`")),
+                    "docs/runtime-limits.md lacks {value} of a budget of {budget}"
+                );
+            }
         }
     }
 
@@ -255,7 +265,11 @@ mod tests {
             set("--enable-source-maps --max-old-space-size=188")
         );
         assert_eq!(
-            one_of(300 * MIB, &[("JAVA_TOOL_OPTIONS", "-Dfile.encoding=UTF-8"), ("_JAVA_OPTIONS", "-Xss1m")], "JAVA_TOOL_OPTIONS"),
+            one_of(
+                300 * MIB,
+                &[("JAVA_TOOL_OPTIONS", "-Dfile.encoding=UTF-8"), ("_JAVA_OPTIONS", "-Xss1m")],
+                "JAVA_TOOL_OPTIONS"
+            ),
             set("-Dfile.encoding=UTF-8 -Xmx165m")
         );
     }

@@ -9,7 +9,7 @@ use std::path::Path;
 pub(crate) const MAX_BYTES: u64 = 256 << 10;
 
 /// Reads the beginning of a small file into `buffer`; what does not fit is left out.
-pub(crate) fn read_small<'a>(path: impl AsRef<Path>, buffer: &'a mut [u8]) -> io::Result<&'a str> {
+pub(crate) fn read_small(path: impl AsRef<Path>, buffer: &mut [u8]) -> io::Result<&str> {
     let mut file = File::open(path)?;
     let mut filled = 0;
     while filled < buffer.len() {

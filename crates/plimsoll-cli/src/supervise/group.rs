@@ -23,11 +23,15 @@ const REMOVE_PATIENCE: Duration = Duration::from_millis(500);
 const MAX_DEPTH: usize = 4;
 /// … and at most so many of them.
 const MAX_GROUPS: usize = 256;
+/// Groups of one name and pid, from other pid namespaces, that are stepped around.
+const MAX_NAMESAKES: usize = 8;
 
 /// The child's cgroup.
 #[derive(Debug)]
 pub(crate) struct ChildGroup {
     group: Group,
+    /// v1: a v2 group of the same name, for the child's own PSI.
+    sibling: Option<Group>,
     /// v2: Plimsoll moved itself into this leaf of its former group, to be undone at the end.
     leaf: Option<PathBuf>,
     swap: bool,
@@ -45,14 +49,20 @@ impl ChildGroup {
             Version::V1 => None,
             Version::V2 => prepare_v2(&own, own_pid)?,
         };
-        let group = own.child(&format!("plimsoll-{name}-{own_pid}"));
-        match std::fs::create_dir(group.dir()) {
-            Ok(()) => {}
-            // Only a group of ours can have this name; its supervisor is dead, for it had our pid.
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(format!("cannot make {}: {error}", group.dir().display())),
-        }
-        let child = ChildGroup { group, leaf, swap };
+        let group = match make_dir(&own, &format!("plimsoll-{name}-{own_pid}")) {
+            Ok(group) => group,
+            Err(why) => {
+                if let Some(leaf) = &leaf {
+                    leave_leaf(leaf);
+                }
+                return Err(why);
+            }
+        };
+        let sibling = match own.version() {
+            Version::V1 => make_sibling(root, own_pid, &format!("plimsoll-{name}-{own_pid}")),
+            Version::V2 => None,
+        };
+        let child = ChildGroup { group, sibling, leaf, swap };
         match child.set_up(limit_bytes) {
             Ok(()) => Ok(child),
             Err(error) => {
@@ -64,13 +74,11 @@ impl ChildGroup {
     }
 
     /// The group that a dead supervisor made for the child that is taken over.
-    pub(crate) fn adopt(root: &Root, state: &GroupState, swap: bool) -> Option<ChildGroup> {
-        let version = match state.version.as_str() {
-            "v1" => Version::V1,
-            "v2" => Version::V2,
-            _ => return None,
-        };
-        is_ours(&state.dir).then(|| ChildGroup { group: Group::at(root, version, &state.dir), leaf: None, swap })
+    pub(crate) fn adopt(root: &Root, states: &[GroupState], swap: bool) -> Option<ChildGroup> {
+        let (memory, others) = states.split_first()?;
+        let group = of_state(root, memory)?;
+        let sibling = others.first().and_then(|state| of_state(root, state));
+        Some(ChildGroup { group, sibling, leaf: None, swap })
     }
 
     fn set_up(&self, limit_bytes: Option<u64>) -> io::Result<()> {
@@ -122,14 +130,24 @@ impl ChildGroup {
     }
 
     /// For `state.json`.
-    pub(crate) fn state(&self) -> GroupState {
-        GroupState { version: self.group.version().as_str().to_owned(), dir: self.group.dir().to_owned() }
+    pub(crate) fn states(&self) -> Vec<GroupState> {
+        let state =
+            |group: &Group| GroupState { version: group.version().as_str().to_owned(), dir: group.dir().to_owned() };
+        std::iter::once(&self.group).chain(&self.sibling).map(state).collect()
     }
 
-    /// The file into which the child writes itself between fork and exec.
-    pub(crate) fn joiner(&self) -> io::Result<OwnedFd> {
-        let file: File = OpenOptions::new().write(true).open(self.group.dir().join("cgroup.procs"))?;
-        Ok(file.into())
+    /// The child's own PSI for memory, where the kernel has one.
+    pub(crate) fn pressure_file(&self) -> Option<PathBuf> {
+        self.sibling.as_ref().unwrap_or(&self.group).pressure_file()
+    }
+
+    /// The files into which the child writes itself between fork and exec.
+    pub(crate) fn joiners(&self) -> io::Result<Vec<OwnedFd>> {
+        let join = |group: &Group| OpenOptions::new().write(true).open(group.dir().join("cgroup.procs"));
+        let mut joiners = vec![File::into(join(&self.group)?)];
+        // Without its own PSI the machine's is shown.
+        joiners.extend(self.sibling.as_ref().and_then(|sibling| join(sibling).ok()).map(OwnedFd::from));
+        Ok(joiners)
     }
 
     /// Whether `pid` is in it.
@@ -166,7 +184,7 @@ impl ChildGroup {
 
     /// Removes the group, killing what may be left in it, and puts Plimsoll back where it was. False: it could not be.
     pub(crate) fn remove(self) -> bool {
-        let removed = remove(&self.group);
+        let removed = remove(&self.group) && self.sibling.as_ref().is_none_or(remove);
         if let Some(leaf) = &self.leaf {
             leave_leaf(leaf);
         }
@@ -174,13 +192,50 @@ impl ChildGroup {
     }
 }
 
+/// Makes the directory. One of that name that is empty was left by a supervisor that had our pid; one that holds processes
+/// belongs to a supervisor with the same pid in another pid namespace, and ours gets a number.
+fn make_dir(own: &Group, name: &str) -> Result<Group, String> {
+    for number in 1..=MAX_NAMESAKES {
+        let group = own.child(&if number == 1 { name.to_owned() } else { format!("{name}.{number}") });
+        match std::fs::create_dir(group.dir()) {
+            Ok(()) => return Ok(group),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                let mut pids = Vec::new();
+                members(&group, &mut pids);
+                if pids.is_empty() {
+                    return Ok(group);
+                }
+            }
+            Err(error) => return Err(format!("cannot make {}: {error}", group.dir().display())),
+        }
+    }
+    Err(format!("{MAX_NAMESAKES} groups named {name} hold processes"))
+}
+
 /// Kills what is left in a stale group of a dead supervisor and removes it.
 pub(crate) fn remove_stale(root: &Root, states: &[GroupState]) {
     for state in states {
-        if let Some(stale) = ChildGroup::adopt(root, state, true) {
+        if let Some(stale) = ChildGroup::adopt(root, std::slice::from_ref(state), true) {
             stale.remove();
         }
     }
+}
+
+/// A group that `state.json` names.
+fn of_state(root: &Root, state: &GroupState) -> Option<Group> {
+    let version = match state.version.as_str() {
+        "v1" => Version::V1,
+        "v2" => Version::V2,
+        _ => return None,
+    };
+    is_ours(&state.dir).then(|| Group::at(root, version, &state.dir))
+}
+
+/// The v2 group beside a v1 one; `None` where there is no v2 hierarchy, or it has no PSI.
+fn make_sibling(root: &Root, own_pid: i32, name: &str) -> Option<Group> {
+    let own = Group::unified_of_pid(root, own_pid).ok()?;
+    own.pressure_file()?;
+    make_dir(&own, name).ok()
 }
 
 /// A path from `state.json` is only touched when it names a group as Plimsoll makes them.
@@ -351,14 +406,16 @@ mod tests {
     #[test]
     fn a_group_named_by_the_state_is_only_taken_when_plimsoll_made_it() {
         let dir = tempfile::tempdir().unwrap();
-        for (name, procs, taken) in [("plimsoll-web-1", true, true), ("plimsoll-web-2", false, false), ("system.slice", true, false)] {
+        for (name, procs, taken) in
+            [("plimsoll-web-1", true, true), ("plimsoll-web-2", false, false), ("system.slice", true, false)]
+        {
             let path = dir.path().join(name);
             std::fs::create_dir(&path).unwrap();
             if procs {
                 std::fs::File::create(path.join("cgroup.procs")).unwrap();
             }
             let state = GroupState { version: "v1".into(), dir: path };
-            assert_eq!(ChildGroup::adopt(&Root::default(), &state, false).is_some(), taken, "{name}");
+            assert_eq!(ChildGroup::adopt(&Root::default(), &[state], false).is_some(), taken, "{name}");
         }
     }
 }

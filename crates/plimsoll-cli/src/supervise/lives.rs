@@ -3,22 +3,25 @@
 //! Asleep it costs nothing: no timer runs except those of a stop, a back-off, one descriptor scan every 30 s while the
 //! child runs, and, only while there is no governor, one sign of life a second. At most three descriptors are polled.
 
-use std::os::fd::{AsFd, OwnedFd};
+mod gone;
+
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use plimsoll::clock::{Clock, MonotonicClock};
+use plimsoll::clock::{Clock, MonotonicClock, wall};
 use plimsoll::units;
 use rustix::event::{PollFd, PollFlags, Timespec};
-use rustix::process::{Signal, WaitOptions, WaitStatus};
+use rustix::process::Signal;
 
 use super::actions::Helpers;
 use super::child::Child;
+use super::logs::Logs;
 use super::mailbox::{Mailbox, Report, Stop};
 use super::options::Options;
-use super::reach::Reach;
-use super::reason::{Reason, Status, signal_name};
+use super::reach::{Reach, processes};
+use super::reason::{Status, signal_name};
 use super::restart::{Restarts, Why};
 use super::shared::Shared;
 use super::signals::{Signals, Waker};
@@ -26,16 +29,12 @@ use super::start::Starter;
 use super::table::{self, Action, Event, State};
 use super::tty::Terminal;
 use super::watch::Watch;
-use super::{ends, sys};
+use super::{actions, ends, sys};
 
 /// SIGKILL is sent again to what survived it after this long (something forked meanwhile, or cannot be interrupted).
 const KILL_CHECK: Duration = Duration::from_millis(100);
 /// After so many rounds it is said that something cannot be killed.
 const KILL_ROUNDS_SAID: u32 = 50;
-/// How often an adopted child's leftovers are looked at: no SIGCHLD tells of them.
-const LEFTOVER_CHECK: Duration = Duration::from_millis(100);
-/// How long the exit status of an adopted child is waited for: its parent has to reap it first.
-const STATUS_PATIENCE: Duration = Duration::from_secs(1);
 /// Time between two scans of the child's descriptors.
 const SCAN_INTERVAL: Duration = Duration::from_secs(30);
 /// The first one, which growth is measured from.
@@ -51,6 +50,9 @@ struct Timers {
     backoff: Option<Duration>,
     scan: Option<Duration>,
     leftovers: Option<Duration>,
+    oom_told: Option<Duration>,
+    /// The exit status of an adopted child is given up.
+    status: Option<Duration>,
 }
 
 /// What is known about the life that runs.
@@ -74,6 +76,20 @@ pub(crate) struct Facts {
     oom_kills_told: u64,
     /// A ^C or ^\ of the terminal went to the child, not to us.
     interrupted: bool,
+    /// We took the governor's right to stop it away, because another stop is under way.
+    disarmed: bool,
+}
+
+/// What a supervisor is made of.
+pub(crate) struct Parts {
+    pub(crate) options: Options,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) mailbox: Arc<Mailbox>,
+    pub(crate) starter: Starter,
+    pub(crate) terminal: Option<Terminal>,
+    pub(crate) logs: Arc<Logs>,
+    pub(crate) waker: Waker,
+    pub(crate) signals: Signals,
 }
 
 /// A running supervisor.
@@ -92,26 +108,23 @@ pub(crate) struct Lives {
     timers: Timers,
     pub(crate) child: Option<Child>,
     pub(crate) watch: Option<Watch>,
-    reach: Option<Reach>,
+    pub(super) reach: Option<Reach>,
     pub(crate) facts: Facts,
     /// The signal with which we were asked to end.
-    asked: Option<i32>,
-    next_delay: Duration,
-    end: Option<Why>,
-    exit_code: u8,
+    pub(super) asked: Option<i32>,
+    pub(super) next_delay: Duration,
+    pub(super) end: Option<Why>,
+    pub(super) ended: Option<ends::Ended>,
+    pub(super) exit_code: u8,
+    logs: Arc<Logs>,
+    /// The pages of code that only the start needed were given back.
+    trimmed: bool,
 }
 
 impl Lives {
     /// Everything is set up; no child runs yet.
-    pub(crate) fn new(
-        options: Options,
-        shared: Arc<Shared>,
-        mailbox: Arc<Mailbox>,
-        starter: Starter,
-        terminal: Option<Terminal>,
-        waker: Waker,
-        signals: Signals,
-    ) -> Lives {
+    pub(crate) fn new(parts: Parts) -> Lives {
+        let Parts { options, shared, mailbox, starter, terminal, logs, waker, signals } = parts;
         Lives {
             restarts: Restarts::new(options.restart, options.backoff, options.max_restarts),
             helpers: Helpers::new(starter.helpers.clone()),
@@ -132,13 +145,31 @@ impl Lives {
             asked: None,
             next_delay: Duration::ZERO,
             end: None,
+            ended: None,
             exit_code: 0,
+            logs,
+            trimmed: false,
         }
     }
 
-    /// Runs until there is no further life; returns the exit code.
-    pub(crate) fn run(&mut self) -> u8 {
-        self.act(Action::Start);
+    /// Where it stands.
+    pub(super) fn state(&self) -> State {
+        self.state
+    }
+
+    /// Now, on the monotonic clock.
+    pub(super) fn now(&self) -> Duration {
+        self.clock.now()
+    }
+
+    /// Runs until there is no further life; returns the exit code. `adopted`: begins with a child that is there already,
+    /// its `oom_kill` counter at its start, and the restarts before it.
+    pub(crate) fn run(&mut self, adopted: Option<(Child, Option<u64>, u64)>) -> u8 {
+        self.shared.set_state(self.state);
+        match adopted {
+            Some((child, oom_kills_before, restarts)) => self.take_over(child, oom_kills_before, restarts),
+            None => self.act(Action::Start),
+        }
         while self.state != State::Exited {
             self.wait();
             self.shared.beat.busy();
@@ -157,7 +188,16 @@ impl Lives {
         self.shared.beat.idle();
         let now = self.clock.now();
         let timers = &self.timers;
-        let due = [timers.grace, timers.kill_check, timers.backoff, timers.scan, timers.leftovers, self.helpers.deadline()];
+        let due = [
+            timers.grace,
+            timers.kill_check,
+            timers.backoff,
+            timers.scan,
+            timers.leftovers,
+            timers.oom_told,
+            timers.status,
+            self.helpers.deadline(),
+        ];
         let beat = self.watch.is_none().then(|| now + BEAT_INTERVAL);
         let timeout = due.into_iter().flatten().chain(beat).min().map(|at| {
             let left = at.saturating_sub(now);
@@ -168,7 +208,9 @@ impl Lives {
             _ => None,
         };
         let mut fds = vec![PollFd::new(&self.waker, PollFlags::IN)];
-        fds.extend(adopted.map(|pidfd| PollFd::new(pidfd, PollFlags::IN)));
+        // A zombie stays readable; a hang-up, which needs no asking for, says that it was reaped.
+        let of_interest = if timers.status.is_some() { PollFlags::empty() } else { PollFlags::IN };
+        fds.extend(adopted.map(|pidfd| PollFd::new(pidfd, of_interest)));
         // EINTR is a signal that has set the waker as well; nothing else can fail with valid descriptors.
         rustix::event::poll(&mut fds, timeout.as_ref()).ok();
         self.waker.clear();
@@ -202,7 +244,7 @@ impl Lives {
                 self.timers.grace = None;
                 self.timers.kill_check = Some(now + KILL_CHECK);
             }
-            Action::EndLife => self.end_life(),
+            Action::EndLife => ends::end_life(self),
             Action::ArmBackoff => {
                 self.shared.set_next_start(Some(now + self.next_delay));
                 self.timers.backoff = Some(now + self.next_delay);
@@ -211,7 +253,8 @@ impl Lives {
                 self.timers = Timers::default();
                 self.shared.set_next_start(None);
             }
-            Action::Finish => self.finish(),
+            // The loop ends because of the state; the last line is said when the logs are closed.
+            Action::Finish => {}
         }
     }
 
@@ -232,7 +275,8 @@ impl Lives {
                     if let (Some(signal), Some(child)) = (Signal::from_named_raw(other), &self.child)
                         && child.signal(signal).is_ok()
                     {
-                        self.shared.tell("signal", &format!("SIG{} passed on to pid {}", signal_name(other), child.pid));
+                        self.shared
+                            .tell("signal", &format!("SIG{} passed on to pid {}", signal_name(other), child.pid));
                     }
                 }
             }
@@ -251,107 +295,41 @@ impl Lives {
         }
     }
 
-    /// Reaps every child that ended: the main process, helpers, orphans that came to us.
-    fn reap(&mut self) {
-        let options = WaitOptions::NOHANG | WaitOptions::UNTRACED | WaitOptions::CONTINUED;
-        while let Ok(Some((pid, status))) = rustix::process::wait(options) {
-            let main = self.child.as_ref().is_some_and(|child| child.pid == pid && !child.adopted);
-            if main && status.stopped() {
-                self.main_stopped(&status);
-            } else if main && !status.continued() {
-                self.main_ended(Status::from_raw(status.as_raw()));
-            } else if !status.stopped() && !status.continued() {
-                self.helpers.reaped(pid, &status, &self.shared);
-            }
-        }
-        self.look_for_oom_kills();
-        self.look_whether_gone();
-    }
-
-    /// ^Z, or it touched the terminal from the background.
-    fn main_stopped(&mut self, status: &WaitStatus) {
-        let by_terminal = status.stopping_signal().is_some_and(|s| [libc::SIGTSTP, libc::SIGTTIN, libc::SIGTTOU].contains(&s));
-        if let (Some(terminal), Some(child), true) = (&self.terminal, &self.child, by_terminal)
-            && let Err(error) = terminal.stop_with(child.pid)
-        {
-            self.shared.warn(&format!("cannot stop with the program: {error}"));
-        }
-    }
-
-    fn main_ended(&mut self, status: Status) {
-        if self.facts.status.replace(status).is_some() {
-            return;
-        }
-        let (Some(terminal), Some(child)) = (&self.terminal, &self.child) else { return };
-        // ^C goes to the foreground group, which is the child's: that a person ended it shows in how it died.
-        let by_terminal = status.signal().is_some_and(|s| s == libc::SIGINT || s == libc::SIGQUIT) || status.code() == Some(130);
-        if by_terminal && terminal.is_held_by(child.pid) && self.asked.is_none() {
-            self.facts.interrupted = true;
-            self.asked = Some(libc::SIGINT);
-        }
-        terminal.take_back(child.pid);
-    }
-
-    /// An adopted child is not ours to wait for: its pidfd tells when, and on newer kernels how, it ended.
-    fn look_at_adopted(&mut self) {
-        let Some(child) = &self.child else { return };
-        if !child.adopted || self.facts.status.is_some() || super::child::identify(child.pid) == Some(child.process) {
-            return;
-        }
-        let mut status = Status::Unknown;
-        if let Some(pidfd) = &child.pidfd {
-            // Readable: it is a zombie. Hung up: reaped, and only then does the kernel tell.
-            let patience = Timespec { tv_sec: STATUS_PATIENCE.as_secs().try_into().unwrap_or(1), tv_nsec: 0 };
-            let mut fds = [PollFd::new(pidfd, PollFlags::HUP)];
-            rustix::event::poll(&mut fds, Some(&patience)).ok();
-            status = sys::pidfd_exit_status(pidfd.as_fd()).map_or(Status::Unknown, Status::from_raw);
-        }
-        self.main_ended(status);
-        self.look_whether_gone();
-    }
-
-    /// After the main process ended: are others left, or is this life over?
-    fn look_whether_gone(&mut self) {
-        if self.facts.status.is_none() || matches!(self.state, State::BackingOff | State::Exited) {
-            return;
-        }
-        let left = self.reach.as_mut().map_or(0, Reach::left);
-        if left == 0 {
-            self.timers.leftovers = None;
-            let event = self.judge();
-            self.feed(event);
-            return;
-        }
-        self.timers.leftovers = Some(self.clock.now() + LEFTOVER_CHECK);
-        if !std::mem::replace(&mut self.facts.main_gone, true) {
-            if self.state == State::Running {
-                let text = format!("the main process ended and left {left} others: stopping them (run it in the foreground)");
-                self.shared.tell("signal", &text);
-            }
-            self.feed(Event::MainGone);
-        }
-    }
-
     fn hear_governor(&mut self) {
         while let Some(report) = self.mailbox.take() {
             match report {
                 Report::Changed(decision) => self.shared.level_changed(&decision),
-                Report::Due(stages, decision) => self.stages_due(stages, &decision),
+                Report::Due(stages, decision) => actions::fire(self, stages, &decision),
             }
         }
         if let Some(stop) = self.mailbox.take_stop() {
-            self.facts.stop = Some(stop);
-            self.shared.stopped_for_memory(&stop, self.options.grace);
+            self.note_stop(stop);
             self.wake_stopped();
             self.feed(Event::MemoryStop);
         }
         self.look_for_oom_kills();
     }
 
+    fn note_stop(&mut self, stop: Stop) {
+        self.facts.stop = Some(stop);
+        self.shared.stopped_for_memory(&stop, self.options.grace);
+    }
+
+    /// This life's streams are complete, and what the governor still had to say belongs to it.
+    pub(super) fn child_ended(&mut self) {
+        self.logs.child_ended();
+        self.mailbox.empty();
+    }
+
     fn hear_requests(&mut self) {
         let requests = self.shared.take_requests();
         if requests.limits_changed {
-            self.starter.save_state(self.child.as_ref(), &self.shared, self.restarts.total);
+            self.starter.save_state(
+                self.child.as_ref(),
+                &self.shared,
+                self.restarts.total,
+                self.facts.oom_kills_before,
+            );
         }
         if requests.stop {
             self.ask_stop(libc::SIGTERM);
@@ -371,30 +349,25 @@ impl Lives {
         if take(&mut self.timers.leftovers) {
             self.look_whether_gone();
         }
+        if take(&mut self.timers.oom_told) {
+            self.tell_oom_kills();
+        }
         if take(&mut self.timers.backoff) {
             self.feed(Event::BackoffOver);
         }
         if take(&mut self.timers.scan) {
+            if !std::mem::replace(&mut self.trimmed, true) {
+                sys::forget_code();
+            }
             self.shared.scan_descriptors();
             self.timers.scan = Some(now + SCAN_INTERVAL);
         }
         self.helpers.look_at_deadline(now, &self.shared);
     }
 
-    /// Counts what the kernel killed while the main process lives on.
-    fn look_for_oom_kills(&mut self) {
-        let (Some(before), Some(now)) = (self.facts.oom_kills_before, self.shared.oom_kills()) else { return };
-        let grown = now.saturating_sub(before);
-        if grown > self.facts.oom_kills_told && self.facts.status.is_none() {
-            let n = grown - self.facts.oom_kills_told;
-            self.facts.oom_kills_told = grown;
-            self.shared.warn(&format!("the kernel killed {n} of its processes for memory (oom_kill); the main process lives on"));
-        }
-    }
-
     fn send_stop(&mut self) {
         if let Some(watch) = &self.watch {
-            watch.life.armed.store(false, Ordering::SeqCst);
+            self.facts.disarmed = watch.life.armed.swap(false, Ordering::SeqCst);
         }
         let signal = self.asked.and_then(Signal::from_named_raw).unwrap_or(Signal::TERM);
         if let Some(reach) = &mut self.reach
@@ -410,7 +383,10 @@ impl Lives {
     /// A stopped process takes no SIGTERM before it is continued.
     fn wake_stopped(&mut self) {
         let Some(child) = &self.child else { return };
-        let identity = plimsoll::gauge::process::read_identity(&plimsoll::gauge::Root::default(), child.pid.as_raw_nonzero().get());
+        let identity = plimsoll::gauge::process::read_identity(
+            &plimsoll::gauge::Root::default(),
+            child.pid.as_raw_nonzero().get(),
+        );
         if identity.is_ok_and(|identity| identity.state == b'T')
             && let Some(reach) = &mut self.reach
         {
@@ -424,9 +400,12 @@ impl Lives {
         let killed = reach.kill();
         if !std::mem::replace(&mut self.facts.killed, true) {
             let grace = units::duration(self.options.grace);
-            self.shared.tell("stage", &format!("SIGKILL sent to {killed} processes: still there {grace} after the stop signal"));
+            self.shared.tell(
+                "stage",
+                &format!("SIGKILL sent to {}: still there {grace} after the stop signal", processes(killed)),
+            );
         } else if self.facts.kill_rounds == KILL_ROUNDS_SAID {
-            self.shared.warn(&format!("{killed} processes survive SIGKILL (uninterruptible); still trying"));
+            self.shared.warn(&format!("{} left after SIGKILL (uninterruptible); still trying", processes(killed)));
         }
     }
 
@@ -441,48 +420,37 @@ impl Lives {
             Err(error) => {
                 self.shared.warn(&format!("{}\n  hint: {}", error.what, error.hint));
                 self.facts.status = Some(Status::NotStarted(error.code));
-                let event = if first {
-                    self.end = Some(Why::Policy);
-                    Event::StartFailedEnd
-                } else {
-                    match self.judge() {
-                        Event::GoneRestart => Event::StartFailedRetry,
-                        _ => Event::StartFailedEnd,
-                    }
-                };
+                // What never ran once is a mistake in the command, whatever the restart policy.
+                let again = ends::judge(self) == Event::GoneRestart && !first;
+                let event = if again { Event::StartFailedRetry } else { Event::StartFailedEnd };
+                if !again {
+                    ends::no_other(self);
+                }
                 self.feed(event);
             }
         }
     }
 
-    /// Takes over a child that is already there, instead of starting one.
-    pub(crate) fn take_over(&mut self, child: Child, oom_kills_before: Option<u64>, restarts: u64) {
-        self.facts = Facts { started: self.clock.now(), oom_kills_before, ..Facts::default() };
+    fn take_over(&mut self, child: Child, oom_kills_before: Option<u64>, restarts: u64) {
+        // It began before us: its life counts from there.
+        let lived = wall().as_secs_f64() - self.starter.state.child_started_unix;
+        let lived = Duration::try_from_secs_f64(lived).unwrap_or_default();
+        let started = self.clock.now().saturating_sub(lived);
+        self.facts = Facts { started, oom_kills_before, ..Facts::default() };
         self.restarts.total = restarts;
+        self.shared.set_restarts(restarts);
         self.begin(child);
         self.feed(Event::Started);
-        while self.state != State::Exited {
-            self.wait();
-            self.step();
-        }
-    }
-
-    fn step(&mut self) {
-        self.shared.beat.busy();
-        self.hear_signals();
-        self.hear_governor();
-        self.hear_requests();
-        self.look_at_adopted();
-        self.look_at_timers();
     }
 
     /// A child runs: watch it.
     fn begin(&mut self, child: Child) {
-        self.starter.save_state(Some(&child), &self.shared, self.restarts.total);
-        self.shared.child_started(&child);
+        self.starter.save_state(Some(&child), &self.shared, self.restarts.total, self.facts.oom_kills_before);
+        self.shared.child_started(&child, self.starter.state.child_started_unix);
         match self.starter.watch(&child, &self.shared, &self.mailbox) {
             Ok(watch) => {
-                self.reach = Some(Reach::new(child.pid, child.adopted, watch.bond.clone(), self.starter.helpers.clone()));
+                self.reach =
+                    Some(Reach::new(child.pid, child.adopted, watch.bond.clone(), self.starter.helpers.clone()));
                 self.shared.set_watch(&watch);
                 self.watch = Some(watch);
             }
@@ -493,21 +461,5 @@ impl Lives {
         }
         self.timers.scan = Some(self.clock.now() + FIRST_SCAN);
         self.child = Some(child);
-    }
-
-    fn judge(&mut self) -> Event {
-        ends::judge(self)
-    }
-
-    fn end_life(&mut self) {
-        ends::end_life(self);
-    }
-
-    fn finish(&mut self) {
-        ends::finish(self);
-    }
-
-    fn stages_due(&mut self, stages: u32, decision: &plimsoll::governor::Decision) {
-        super::actions::fire(self, stages, decision);
     }
 }

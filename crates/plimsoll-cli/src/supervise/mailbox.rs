@@ -78,8 +78,44 @@ impl Mailbox {
         self.inner.lock().1.take()
     }
 
+    /// Forgets what waits: it is about a life that is over.
+    pub(crate) fn empty(&self) {
+        let mut inner = self.inner.lock();
+        inner.0.clear();
+        inner.1 = None;
+    }
+
     /// Reports that had no room.
     pub(crate) fn dropped_total(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use plimsoll::gauge::Protected;
+    use plimsoll::governor::{Reading, State, step};
+    use plimsoll::policy::Policy;
+
+    use super::*;
+
+    fn decision() -> Decision {
+        let confirmed = Some(Ok(Protected { program_bytes: 400 << 20, ..Protected::default() }));
+        let reading = Reading { at: Duration::ZERO, fast_bytes: None, confirmed, guard_bytes: None };
+        step(&Policy::new(300 << 20, 64 << 20), State::default(), &reading).1
+    }
+
+    #[test]
+    fn reports_without_room_are_counted_and_a_stop_always_has_one() {
+        let mailbox = Mailbox::new(Waker::new().unwrap());
+        for _ in 0..WAITING + 3 {
+            mailbox.report(Report::Changed(decision()));
+        }
+        assert_eq!(mailbox.dropped_total(), 3);
+        mailbox.stopped(Stop { stage: 1, decision: decision(), sent: Sent::default(), at: Duration::ZERO });
+        assert!(mailbox.take_stop().is_some_and(|stop| stop.stage == 1));
+        assert!(mailbox.take_stop().is_none());
+        mailbox.empty();
+        assert!(mailbox.take().is_none());
     }
 }

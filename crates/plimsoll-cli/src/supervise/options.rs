@@ -10,6 +10,7 @@ use super::stage::Stage;
 use crate::layout::Layout;
 
 /// Time between SIGTERM and SIGKILL when none is given.
+#[cfg(test)]
 pub(crate) const GRACE: Duration = Duration::from_secs(10);
 
 /// The settings of one supervisor.

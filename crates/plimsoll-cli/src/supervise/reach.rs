@@ -40,6 +40,8 @@ pub(crate) struct Reach {
     helpers: Excluded,
     pids: Vec<i32>,
     tree: Vec<TreeProcess>,
+    /// The main process was reaped: its number, and its group's, may become another's.
+    main_gone: bool,
 }
 
 impl Reach {
@@ -49,13 +51,18 @@ impl Reach {
             Bond::Group(_) => (Vec::with_capacity(1024), Vec::new()),
             Bond::Tree(_) => (Vec::new(), Vec::with_capacity(MAX_MEMBERS)),
         };
-        Reach { main, adopted, bond, helpers, pids, tree }
+        Reach { main, adopted, bond, helpers, pids, tree, main_gone: false }
+    }
+
+    /// The main process was reaped: from now on nobody is reached through the number of its process group.
+    pub(crate) fn main_is_gone(&mut self) {
+        self.main_gone = true;
     }
 
     /// Sends `signal` to everything, each process once. Returns how many got it beyond the process group, and whether the
     /// process group got it.
     pub(crate) fn signal(&mut self, signal: Signal) -> Sent {
-        let group = rustix::process::kill_process_group(self.main, signal).is_ok();
+        let group = !self.main_gone && rustix::process::kill_process_group(self.main, signal).is_ok();
         let mut others = 0;
         match &self.bond {
             Bond::Group(child) => {
@@ -81,7 +88,7 @@ impl Reach {
 
     /// Whether a process is outside of the child's process group, which has the signal already.
     fn outside(&self, pid: Pid) -> bool {
-        rustix::process::getpgid(Some(pid)).is_ok_and(|group| group != self.main)
+        self.main_gone || rustix::process::getpgid(Some(pid)).is_ok_and(|group| group != self.main)
     }
 
     /// The living processes, looked for anew: at most as many as fit, zombies left out.
@@ -99,15 +106,18 @@ impl Reach {
                     gauge.monitor().processes(&mut fresh);
                     self.tree.extend(fresh);
                 }
+                self.tree.sort_unstable_by_key(|process| (process.pid, process.start_ticks));
+                self.tree.dedup();
                 let living = self.tree.iter().filter(|process| is_still(**process)).count();
-                let group = rustix::process::test_kill_process_group(self.main).is_ok() && !self.only_zombies();
+                let group =
+                    !self.main_gone && rustix::process::test_kill_process_group(self.main).is_ok() && !self.is_zombie();
                 living.max(usize::from(group))
             }
         }
     }
 
     /// A process group of zombies still takes signals; it is not a process that is left.
-    fn only_zombies(&self) -> bool {
+    fn is_zombie(&self) -> bool {
         let main = self.main.as_raw_nonzero().get();
         read_identity(&Root::default(), main).is_ok_and(|identity| identity.state == b'Z')
     }
@@ -145,11 +155,16 @@ impl std::fmt::Display for Sent {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match (self.group, self.others) {
             (true, 0) => f.write_str("to its process group"),
-            (true, n) => write!(f, "to its process group and {n} more processes"),
+            (true, n) => write!(f, "to its process group and {} beyond it", processes(n)),
             (false, 0) => f.write_str("to nobody: everything has ended"),
-            (false, n) => write!(f, "to {n} processes"),
+            (false, n) => write!(f, "to {}", processes(n)),
         }
     }
+}
+
+/// "1 process", "3 processes".
+pub(crate) fn processes(n: usize) -> String {
+    if n == 1 { "1 process".to_owned() } else { format!("{n} processes") }
 }
 
 /// The same process as when it was seen, and no zombie.

@@ -15,6 +15,7 @@ pub(crate) const CALM: Duration = Duration::from_secs(60);
 /// The longest wait between two lives.
 pub(crate) const MAX_BACKOFF: Duration = Duration::from_secs(30);
 /// The first wait when none is given.
+#[cfg(test)]
 pub(crate) const FIRST_BACKOFF: Duration = Duration::from_millis(100);
 /// So many ends of a life …
 pub(crate) const LOOP_ENDS: usize = 5;
@@ -61,11 +62,15 @@ impl std::str::FromStr for Policy {
             match *word {
                 "on-memory" => policy.on_memory = true,
                 "on-failure" => policy.on_failure = true,
-                "always" if words.len() == 1 => return Ok(Policy { on_memory: true, on_failure: true, on_success: true }),
+                "always" if words.len() == 1 => {
+                    return Ok(Policy { on_memory: true, on_failure: true, on_success: true });
+                }
                 "never" if words.len() == 1 => return Ok(policy),
                 "always" | "never" => return Err(format!("{word:?} stands alone, it cannot be combined")),
                 other => {
-                    return Err(format!("unknown policy {other:?}: expected never, always, on-memory, on-failure or on-memory,on-failure"));
+                    return Err(format!(
+                        "unknown policy {other:?}: expected never, always, on-memory, on-failure or on-memory,on-failure"
+                    ));
                 }
             }
         }
@@ -255,9 +260,6 @@ mod tests {
     fn the_number_of_restarts_can_be_bounded() {
         let mut restarts = Restarts::new(Policy::default(), FIRST_BACKOFF, Some(1));
         assert!(matches!(restarts.decide(s(1), s(1), Reason::Memory, None, false, 0.5), Verdict::Restart(_)));
-        assert_eq!(
-            restarts.decide(s(2), s(1), Reason::Memory, None, false, 0.5),
-            Verdict::End(Why::MaxRestarts)
-        );
+        assert_eq!(restarts.decide(s(2), s(1), Reason::Memory, None, false, 0.5), Verdict::End(Why::MaxRestarts));
     }
 }

@@ -57,8 +57,9 @@ impl std::str::FromStr for Stage {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Stage, String> {
-        let (left, right) =
-            text.split_once('=').ok_or_else(|| format!("{text:?}: expected LEVEL[ for DUR]=ACTION, such as high=signal:USR1"))?;
+        let (left, right) = text
+            .split_once('=')
+            .ok_or_else(|| format!("{text:?}: expected LEVEL[ for DUR]=ACTION, such as high=signal:USR1"))?;
         let (level, before) = sustained(left)?;
         let (action, after) = sustained(right)?;
         let level: Level = level.trim().parse().map_err(|e| format!("{e}"))?;
@@ -75,9 +76,15 @@ impl std::str::FromStr for Stage {
             None if action == "note" => Do::Note,
             None if action == "stop" => Do::Stop,
             Some(("signal", name)) => match signal_number(name.trim()) {
-                Some(libc::SIGSTOP) => return Err("signal:STOP would freeze the program at its peak and never end it".to_owned()),
+                Some(libc::SIGSTOP) => {
+                    return Err("signal:STOP would freeze the program at its peak and never end it".to_owned());
+                }
                 Some(signal) => Do::Signal(signal),
-                None => return Err(format!("unknown signal {name:?}: expected a name such as USR1, or a number from 1 to 64")),
+                None => {
+                    return Err(format!(
+                        "unknown signal {name:?}: expected a name such as USR1, or a number from 1 to 64"
+                    ));
+                }
             },
             Some(("exec", command)) if !command.trim().is_empty() => Do::Exec(command.trim().to_owned()),
             Some(("exec", _)) => return Err("exec: needs a command".to_owned()),
@@ -157,7 +164,12 @@ mod tests {
             ("high=stop for 30s", Level::High, s(30), Do::Stop),
             ("elevated=note", Level::Elevated, s(0), Do::Note),
             ("critical=exec:curl -s http://x/?a=b", Level::Critical, s(0), Do::Exec("curl -s http://x/?a=b".into())),
-            ("high=exec:for i in 1 2; do echo $i for fun; done", Level::High, s(0), Do::Exec("for i in 1 2; do echo $i for fun; done".into())),
+            (
+                "high=exec:for i in 1 2; do echo $i for fun; done",
+                Level::High,
+                s(0),
+                Do::Exec("for i in 1 2; do echo $i for fun; done".into()),
+            ),
             ("high=exec:dump for 5s", Level::High, s(5), Do::Exec("dump".into())),
             ("high=signal:sigterm", Level::High, s(0), Do::Signal(libc::SIGTERM)),
         ];
@@ -165,8 +177,20 @@ mod tests {
             assert_eq!(text.parse::<Stage>(), Ok(Stage { level, sustain, action }), "{text}");
         }
         for bad in [
-            "", "high", "normal=note", "loud=note", "high=", "high=dance", "high=signal:", "high=signal:NOPE", "high=exec:",
-            "high for=note", "high for 3=note", "high for 1s=stop for 2s", "high=signal:STOP", "high=note for ever",
+            "",
+            "high",
+            "normal=note",
+            "loud=note",
+            "high=",
+            "high=dance",
+            "high=signal:",
+            "high=signal:NOPE",
+            "high=exec:",
+            "high for=note",
+            "high for 3=note",
+            "high for 1s=stop for 2s",
+            "high=signal:STOP",
+            "high=note for ever",
         ] {
             assert!(bad.parse::<Stage>().is_err(), "{bad:?}");
         }

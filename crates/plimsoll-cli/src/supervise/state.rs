@@ -85,8 +85,8 @@ impl State {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(format!("cannot read {}: {error}", path.display())),
         };
-        let state: State = serde_json::from_slice(&bytes)
-            .map_err(|error| format!("cannot understand {}: {error}", path.display()))?;
+        let state: State =
+            serde_json::from_slice(&bytes).map_err(|error| format!("cannot understand {}: {error}", path.display()))?;
         if state.version > VERSION {
             return Err(format!(
                 "{} was written by a newer plimsoll ({}, state version {}); this one knows version {VERSION}",

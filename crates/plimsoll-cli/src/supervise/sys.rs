@@ -67,6 +67,33 @@ pub(crate) fn on_signal(signal: c_int, handler: impl Fn() + Send + Sync + 'stati
     unsafe { signal_hook::low_level::register(signal, handler) }
 }
 
+/// One arena for all threads: what one frees another can use, and an idle supervisor stays small. Before any thread.
+pub(crate) fn one_arena() {
+    #[cfg(target_env = "gnu")]
+    {
+        // SAFETY: sets a number inside malloc; no memory is involved. A refusal only means more memory.
+        unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) };
+    }
+}
+
+/// Gives back the pages of our own code that are mapped: what runs on is mapped again from the page cache at its next use
+/// (a minor fault each), what only the start needed is not. Called once, when the program has run for a while.
+pub(crate) fn forget_code() {
+    let Ok(maps) = super::files::read_bounded("/proc/self/maps".as_ref()) else { return };
+    let maps = String::from_utf8_lossy(&maps);
+    let Ok(own) = std::env::current_exe() else { return };
+    for line in maps.lines().filter(|line| line.contains(" r-xp ") && line.ends_with(&*own.to_string_lossy())) {
+        let range = line.split(' ').next().and_then(|range| range.split_once('-'));
+        let number = |text: &str| usize::from_str_radix(text, 16).ok();
+        if let Some((Some(from), Some(to))) = range.map(|(from, to)| (number(from), number(to))) {
+            let start = std::ptr::with_exposed_provenance_mut::<std::ffi::c_void>(from);
+            // SAFETY: the range is a whole mapping of this program's file, executable and never writable, so none of its
+            // pages differs from the file; dropping them changes no byte that anybody can read.
+            unsafe { libc::madvise(start, to.saturating_sub(from), libc::MADV_DONTNEED) };
+        }
+    }
+}
+
 /// Ignores a signal in this process.
 pub(crate) fn ignore(signal: c_int) {
     // SAFETY: SIG_IGN is a valid disposition; no handler of ours is replaced.

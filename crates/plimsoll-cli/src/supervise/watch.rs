@@ -10,10 +10,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use plimsoll::clock::{Clock, MonotonicClock};
-use plimsoll::gauge::group::{Group, GroupGauge, Version};
+use plimsoll::gauge::Wake;
+use plimsoll::gauge::group::{GroupGauge, Version};
 use plimsoll::gauge::tree::{Excluded, TreeGauge, TreeMonitor};
-use plimsoll::gauge::wake::{self, Wake};
-use plimsoll::gauge::{Gauge, Root};
+use plimsoll::gauge::{self, Gauge, Root};
 use plimsoll::governor::{Decision, Governor, Setup};
 use plimsoll::policy::Policy;
 use rustix::process::{Pid, Signal};
@@ -42,7 +42,7 @@ pub(crate) struct Life {
 #[derive(Debug)]
 pub(crate) struct Watch {
     /// The governor itself.
-    pub(crate) governor: Governor,
+    pub(crate) governor: Arc<Governor>,
     /// What it shares with the loop.
     pub(crate) life: Arc<Life>,
     /// For signals from the loop.
@@ -73,11 +73,11 @@ pub(crate) struct Subject<'a> {
 ///
 /// # Errors
 /// When neither the group nor the tree can be read, or no thread can be had.
-pub(crate) fn start(subject: Subject<'_>) -> io::Result<Watch> {
+pub(crate) fn start(subject: &Subject<'_>) -> io::Result<Watch> {
     let root = Root::default();
-    let (gauge, bond, wakes) = look(&root, &subject)?;
+    let (gauge, bond, wakes) = look(&root, subject)?;
     let life = Arc::new(Life { armed: AtomicBool::new(true), peak_bytes: AtomicU64::new(0) });
-    let callback = Callback {
+    let mut callback = Callback {
         reach: Reach::new(subject.main, subject.adopted, bond.clone(), subject.helpers.clone()),
         rise: Rise::new(subject.stages),
         stages: Arc::clone(subject.stages),
@@ -87,16 +87,10 @@ pub(crate) fn start(subject: Subject<'_>) -> io::Result<Watch> {
         beat: Arc::clone(subject.beat),
         clock: MonotonicClock,
     };
-    let mut callback = callback;
-    let setup = Setup {
-        policy: subject.policy,
-        gauge,
-        wakes,
-        clock: Arc::new(MonotonicClock),
-        name: "governor".to_owned(),
-    };
+    let setup =
+        Setup { policy: subject.policy, gauge, wakes, clock: Arc::new(MonotonicClock), name: "governor".to_owned() };
     let governor = Governor::start(setup, move |decision| callback.decided(decision))?;
-    Ok(Watch { governor, life, bond })
+    Ok(Watch { governor: Arc::new(governor), life, bond })
 }
 
 type Eyes = (Box<dyn Gauge>, Bond, Vec<Wake>);
@@ -106,7 +100,7 @@ fn look(root: &Root, subject: &Subject<'_>) -> io::Result<Eyes> {
     match subject.group {
         Some(child) => {
             let gauge = GroupGauge::open(root, child.group()).map_err(unread)?;
-            let wakes = group_wakes(child.group(), &subject.policy);
+            let wakes = group_wakes(child, &subject.policy);
             Ok((Box::new(gauge), Bond::Group(Arc::clone(child)), wakes))
         }
         None => {
@@ -119,29 +113,32 @@ fn look(root: &Root, subject: &Subject<'_>) -> io::Result<Eyes> {
 }
 
 /// Every wake is optional: sampling alone is enough, and what the kernel refuses is left out.
-fn group_wakes(group: &Group, policy: &Policy) -> Vec<Wake> {
+fn group_wakes(child: &ChildGroup, policy: &Policy) -> Vec<Wake> {
+    let group = child.group();
     let mut wakes = Vec::new();
     match group.version() {
         Version::V1 => {
             let guards = policy.guard_bytes().into_iter().flatten().chain(policy.budget_bytes);
-            wakes.extend(guards.filter_map(|bytes| wake::threshold_wake(group, bytes).ok()));
-            wakes.extend(pressure("/proc/pressure/memory".as_ref()));
+            wakes.extend(guards.filter_map(|bytes| gauge::threshold_wake(group, bytes).ok()));
         }
-        Version::V2 => {
-            wakes.extend(wake::events_wake(group).ok());
-            wakes.extend(group.pressure_file().and_then(|file| pressure(&file)));
-        }
+        Version::V2 => wakes.extend(gauge::events_wake(group).ok()),
     }
+    let own = child.pressure_file().and_then(|file| pressure(&file));
+    wakes.extend(own.or_else(|| pressure("/proc/pressure/memory".as_ref())));
     wakes
 }
 
 fn pressure(file: &Path) -> Option<Wake> {
-    wake::pressure_wake(file, PRESSURE_STALL, PRESSURE_WINDOW).ok()
+    gauge::pressure_wake(file, PRESSURE_STALL, PRESSURE_WINDOW).ok()
 }
 
 /// The stages that stop, as a bit set by index.
 fn stops(stages: &[Stage]) -> u32 {
-    stages.iter().enumerate().filter(|(_, stage)| stage.action == Do::Stop).fold(0, |bits, (index, _)| bits | 1 << index)
+    stages
+        .iter()
+        .enumerate()
+        .filter(|(_, stage)| stage.action == Do::Stop)
+        .fold(0, |bits, (index, _)| bits | 1 << index)
 }
 
 /// What runs on the governor's thread at each decision. Allocates nothing of its own.
@@ -168,12 +165,12 @@ impl Callback {
         if let Some(charged) = decision.charged_bytes {
             self.life.peak_bytes.fetch_max(charged, Ordering::Relaxed);
         }
+        if decision.is_change() {
+            self.mailbox.report(Report::Changed(*decision));
+        }
         let others = due & !self.stops;
         if others != 0 {
             self.mailbox.report(Report::Due(others, *decision));
-        }
-        if decision.is_change() {
-            self.mailbox.report(Report::Changed(*decision));
         }
         self.beat.tick();
     }

@@ -40,6 +40,8 @@ pub(crate) enum FifoError {
 pub(crate) struct Fifo {
     path: PathBuf,
     reader: OwnedFd,
+    /// Bytes that the pipe holds before the child blocks. Less than [`PIPE_BYTES`] when the kernel refused more: the
+    /// user's pipes together are above `fs.pipe-user-pages-soft`, or `fs.pipe-max-size` is lower.
     size_bytes: usize,
 }
 
@@ -63,14 +65,9 @@ impl Fifo {
     ///
     /// # Errors
     /// As [`Fifo::prepare`].
+    #[cfg(test)]
     pub(crate) fn child_end(&self) -> Result<OwnedFd, FifoError> {
         open(&self.path, OFlags::empty())
-    }
-
-    /// Bytes that the pipe holds before the child blocks. Less than [`PIPE_BYTES`] when the kernel refused more: the
-    /// user's pipes together are above `fs.pipe-user-pages-soft`, or `fs.pipe-max-size` is lower.
-    pub(crate) fn size_bytes(&self) -> usize {
-        self.size_bytes
     }
 
     /// One sentence when the pipe is smaller than asked for.
@@ -168,9 +165,9 @@ mod tests {
         let (_dir, path) = place();
         let fifo = Fifo::prepare(&path).unwrap();
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o600);
-        assert_eq!(fifo.size_bytes(), rustix::pipe::fcntl_getpipe_size(&fifo.reader).unwrap());
+        assert_eq!(fifo.size_bytes, rustix::pipe::fcntl_getpipe_size(&fifo.reader).unwrap());
         if pipe_max_bytes().is_some_and(|most| most >= PIPE_BYTES) && rustix::process::geteuid().is_root() {
-            assert_eq!((fifo.size_bytes(), fifo.warning()), (PIPE_BYTES, None));
+            assert_eq!((fifo.size_bytes, fifo.warning()), (PIPE_BYTES, None));
         }
     }
 

@@ -3,7 +3,8 @@
 //! Reads at most 64 KiB at a time, both streams in turn, so that a flood on one does not starve the other. After quiet
 //! the first byte is read at once; while data keeps coming it reads about once a millisecond (`pace.rs`). While nobody
 //! writes it sleeps without a timeout: no wake-ups. It never touches a disk and never waits for a terminal (`echo/`);
-//! when the ring is full the sink drops and counts, and reading goes on, so the child is never held back by us.
+//! when the ring is full the sink drops and counts, and reading goes on, so the child is never held back by us; but a
+//! ring that fills up is given a moment, 200 ms at most and then 1 % of the time, in which the pipe fills (`pace.rs`).
 //!
 //! `poll`, not `epoll`: with three descriptors it costs the same, and a pipe that is registered with epoll makes the
 //! child's every `write` run the callback (measured: 0.41 s instead of 0.35 s for a million lines).
@@ -26,7 +27,8 @@ use std::time::Duration;
 use plimsoll::clock::Clock;
 
 use counters::Counters;
-pub(crate) use counters::TailCounters;
+#[cfg(test)]
+use counters::TailCounters;
 use echo::{Echo, EchoCounters, Voice};
 pub(crate) use notes::Notes;
 
@@ -64,6 +66,8 @@ pub(crate) struct Landing {
     pub(crate) bytes: usize,
     /// There was more than was taken.
     pub(crate) more: bool,
+    /// The sink has taken it, and asks for a moment if there is one.
+    pub(crate) pressed: bool,
 }
 
 /// The supervisor's read ends, `O_NONBLOCK`.
@@ -97,7 +101,8 @@ pub(crate) struct TailHandle<S> {
 pub(crate) struct Drained<S> {
     /// The store's end; `None` when the thread panicked (a defect: say so).
     pub(crate) intake: Option<S>,
-    pub(crate) counters: TailCounters,
+    #[cfg(test)]
+    counters: TailCounters,
     pub(crate) echo: EchoCounters,
 }
 
@@ -118,23 +123,19 @@ pub(crate) fn start<S: Sink>(setup: Setup<S>) -> io::Result<TailHandle<S>> {
 }
 
 impl<S: Sink> TailHandle<S> {
-    /// Puts a line of Plimsoll's own into the log, behind what the child has written so far. Never blocks; dropped and
-    /// counted when more than [`notes::NOTES`] wait.
-    pub(crate) fn note(&self, text: &str) {
-        self.notes.note(text);
-    }
-
     /// The child is gone (and another may follow): once the streams are empty, their unfinished last lines are ended.
     pub(crate) fn child_ended(&self) {
         self.notes.child_ended();
     }
 
-    /// [`TailHandle::note`] for other threads.
+    /// Puts lines of Plimsoll's own into the log, behind what the child has written so far. Never blocks; dropped and
+    /// counted when more than [`notes::NOTES`] wait.
     pub(crate) fn notes(&self) -> Notes {
         self.notes.clone()
     }
 
     /// What was read, dropped and failed so far.
+    #[cfg(test)]
     pub(crate) fn counters(&self) -> TailCounters {
         self.counters.snapshot(self.notes.dropped())
     }
@@ -147,6 +148,10 @@ impl<S: Sink> TailHandle<S> {
     /// One sentence per thing that is wrong now: a stream that cannot be read, a thread that is gone.
     pub(crate) fn warnings(&self) -> Vec<String> {
         let mut warnings = self.counters.warnings();
+        match self.notes.dropped() {
+            0 => {}
+            dropped => warnings.push(format!("{dropped} of Plimsoll's own notes are not in the log: too many at once")),
+        }
         if self.thread.is_finished() {
             warnings.push("the tail thread ended: logs are not read any more".to_owned());
         }
@@ -167,6 +172,11 @@ impl<S: Sink> TailHandle<S> {
             (None, Some(voice)) => voice.counters(),
             (None, None) => EchoCounters::default(),
         };
-        Drained { intake, counters: self.counters.snapshot(self.notes.dropped()), echo }
+        Drained {
+            intake,
+            #[cfg(test)]
+            counters: self.counters.snapshot(self.notes.dropped()),
+            echo,
+        }
     }
 }

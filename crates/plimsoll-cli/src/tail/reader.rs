@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use super::counters::{Counters, StreamCounters};
 use super::echo::Echo;
 use super::notes::{Inbox, Word};
-use super::pace::Pace;
+use super::pace::{Pace, Patience};
 use super::{Inputs, Landing, STDERR, STDOUT, Setup, Sink};
 
 /// Reads of one stream in one round, before notes and the word to stop are looked at again: 2 MiB.
@@ -28,6 +28,9 @@ pub(super) struct Reader<S> {
     echo: Option<Echo>,
     clock: Arc<dyn Clock>,
     pace: Pace,
+    patience: Patience,
+    /// The sink asked for a moment.
+    pressed: bool,
     counters: Arc<Counters>,
 }
 
@@ -80,7 +83,18 @@ impl<S: Sink> Reader<S> {
             .min()
             .unwrap_or(4096);
         let pace = Pace::new(pipe_bytes);
-        Reader { sink: setup.intake, inputs, inbox, echo: setup.echo, clock: setup.clock, pace, counters }
+        let patience = Patience::new(setup.clock.now());
+        Reader {
+            sink: setup.intake,
+            inputs,
+            inbox,
+            echo: setup.echo,
+            clock: setup.clock,
+            pace,
+            patience,
+            pressed: false,
+            counters,
+        }
     }
 
     pub(super) fn into_parts(self) -> (S, Option<Echo>) {
@@ -101,9 +115,23 @@ impl<S: Sink> Reader<S> {
                     std::thread::sleep(pause);
                 }
             }
+            self.rest();
             let bytes = self.round();
             self.pace.read(self.clock.now(), bytes);
             self.take_notes();
+        }
+    }
+
+    /// Gives the sink the moment that it asked for, if there is patience left.
+    fn rest(&mut self) {
+        if std::mem::take(&mut self.pressed) {
+            let begin = self.clock.now();
+            let rest = self.patience.rest(begin);
+            if !rest.is_zero() {
+                self.counters.rests.fetch_add(1, Relaxed);
+                std::thread::sleep(rest);
+                self.patience.rested(self.clock.now().saturating_sub(begin));
+            }
         }
     }
 
@@ -151,7 +179,7 @@ impl<S: Sink> Reader<S> {
                     self.inputs[index].more = more;
                 }
             }
-            if self.inputs.iter().all(|input| !input.more) {
+            if self.pressed || self.inputs.iter().all(|input| !input.more) {
                 break;
             }
         }
@@ -173,7 +201,8 @@ impl<S: Sink> Reader<S> {
             }
         };
         let failure = match self.sink.read_from(input.stream, input.fd.as_fd(), at, &mut see) {
-            Ok(Landing { bytes, more }) if bytes > 0 => {
+            Ok(Landing { bytes, more, pressed }) if bytes > 0 => {
+                self.pressed |= pressed;
                 counters.reads.fetch_add(1, Relaxed);
                 counters.bytes.fetch_add(bytes as u64, Relaxed);
                 input.recovered(counters);
@@ -186,7 +215,9 @@ impl<S: Sink> Reader<S> {
             Err(error) => error,
         };
         match Errno::from_io_error(&failure) {
-            Some(Errno::AGAIN | Errno::INTR) => input.recovered(counters),
+            Some(Errno::INTR) => input.recovered(counters),
+            // The store says it without a number.
+            _ if failure.kind() == std::io::ErrorKind::WouldBlock => input.recovered(counters),
             // That is how a pty says that no process has its slave open.
             Some(Errno::IO) if input.is_pty => input.condition = Condition::Ended,
             _ => {

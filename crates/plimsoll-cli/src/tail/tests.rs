@@ -17,6 +17,8 @@ struct Memory {
     /// What came, in order: `out:N`, `err:N`, or a note's text.
     order: Vec<String>,
     fail: Arc<std::sync::atomic::AtomicBool>,
+    /// Asks for a moment after every read.
+    pressed: bool,
     buffer: Vec<u8>,
 }
 
@@ -37,7 +39,7 @@ impl Sink for Memory {
         self.streams[stream].extend_from_slice(&self.buffer[..n]);
         self.order.push(format!("{}:{n}", ["out", "err"][stream]));
         see(&self.buffer[..n]);
-        Ok(Landing { bytes: n, more: n == self.buffer.len() })
+        Ok(Landing { bytes: n, more: n == self.buffer.len(), pressed: self.pressed })
     }
 
     fn note(&mut self, text: &str, _at_unix_ns: u64) {
@@ -177,7 +179,7 @@ fn notes_come_after_what_was_written_before_them_and_are_bounded() {
     let rig = rig(Memory::default(), None);
     write_all(&rig.child[STDOUT], b"bye\n");
     rig.tail.child_ended();
-    rig.tail.note("the child left");
+    rig.tail.notes().note("the child left");
     let drained = rig.tail.drain(within(10));
     assert_eq!(drained.intake.unwrap().order, ["out:4", "end of lines", "the child left", "end of lines"]);
 
@@ -292,4 +294,19 @@ fn a_pseudo_terminal_is_one_stream_that_ends_without_an_error() {
     let drained = tail.drain(within(10));
     assert_eq!(drained.counters.read_errors_total, [0; 2]);
     assert_eq!(drained.intake.unwrap().streams[STDOUT], b"hello\r\n");
+}
+
+#[test]
+fn a_sink_that_is_pressed_for_good_holds_the_child_back_only_for_a_moment() {
+    let rig = rig(Memory { pressed: true, ..Memory::default() }, None);
+    let line = [[b'x'; 199].as_slice(), b"\n"].concat();
+    let begin = MonotonicClock.now();
+    for _ in 0..100_000 {
+        write_all(&rig.child[STDOUT], &line);
+    }
+    let drained = rig.tail.drain(within(10));
+    let took = MonotonicClock.now() - begin;
+    assert_eq!(drained.counters.bytes_total[STDOUT], 20_000_000);
+    assert!((1..=pace::LONGEST_REST.as_millis() as u64 + 100).contains(&drained.counters.rests_total));
+    assert!(took < Duration::from_secs(8), "{took:?}");
 }

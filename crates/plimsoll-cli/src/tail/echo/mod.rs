@@ -1,42 +1,46 @@
-//! Echo of the child's output to Plimsoll's own stdout and stderr, on a thread of its own.
+//! Echo of the child's output to Plimsoll's own stdout and stderr, through a bounded [`plimsoll::queue`] to a thread of
+//! its own; two of each where the two are different places, so that a stuck one does not hold up the other.
 //!
 //! Bounded: at most [`ECHO_BYTES`] wait or are being written, in sum. Never waits for the terminal: a slow one sees
 //! fewer lines, the dropped ones are counted, and when it catches up one line on stderr says
 //! `plimsoll: N lines not echoed`. A closed one (`EPIPE`, a hang-up) is given up and the other goes on. The log is
 //! complete either way. Order is kept within a stream, and between the two where both go to one place; there lines are
-//! not torn (see `lane.rs`). Costs nothing while nobody writes: the thread sleeps in `poll` without a timeout.
-//!
-//! Why not `plimsoll::queue`: what waits here is bytes, not values; two buffers that are swapped need no allocation per
-//! line and their bound is exact.
+//! not torn (see `lines.rs`). Costs nothing while nobody writes: the threads sleep without a timeout.
 
-mod lane;
+mod lines;
 mod target;
+mod writer;
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::thread::JoinHandle;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use parking_lot::{Condvar, Mutex};
-use plimsoll::clock::{Clock, MonotonicClock};
-use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec};
+use parking_lot::Mutex;
+use plimsoll::queue::{self, Limits, Sender, Weigh, WhenFull};
+use rustix::event::EventfdFlags;
 
-use lane::{Dropped, Lane};
-use target::{Target, Written};
+use lines::{Mark, count_lines};
+use target::Target;
+use writer::{Writer, WriterHandle};
 
 /// The most that waits for the terminal or is being written to it, in bytes, both streams together.
 pub(crate) const ECHO_BYTES: usize = 1 << 20;
+/// Of these, what the queues hold; the rest is for what the threads have in hand.
+const QUEUED_BYTES: usize = ECHO_BYTES * 5 / 8;
+/// The most pieces that wait: a piece is one read, which may be a single short line.
+const QUEUED_ITEMS: usize = 8192;
 
-/// Lanes: 0 is stdout's, 1 is stderr's; where both go to one place, lane 1 carries both.
-const LANES: usize = 2;
+/// Streams: 0 is stdout, 1 is stderr.
+const STREAMS: usize = 2;
 
-/// The echo thread and the way into it.
+/// The echo threads and the way to them.
 #[derive(Debug)]
 pub(crate) struct Echo {
     shared: Arc<Shared>,
-    thread: JoinHandle<()>,
+    /// stdout's first: what it has to say goes to stderr's.
+    writers: Vec<WriterHandle>,
 }
 
 /// What the echo did not do.
@@ -45,33 +49,52 @@ pub(crate) struct EchoCounters {
     pub(crate) dropped_lines: u64,
     pub(crate) dropped_bytes: u64,
     /// Of stdout and stderr: the reader went away and nothing is echoed there any more.
-    pub(crate) gone: [bool; LANES],
+    pub(crate) gone: [bool; STREAMS],
 }
 
 #[derive(Debug)]
 struct Shared {
-    state: Mutex<State>,
-    ended: Condvar,
-    wake: OwnedFd,
-    clock: MonotonicClock,
-    /// Of each stream: its lane.
-    lane_of: [usize; LANES],
-    newline: &'static str,
+    /// Of each stream: the way to its writer; `None` where everything vanishes (`/dev/null`).
+    ways: [Option<Sender<Piece>>; STREAMS],
+    streams: [Stream; STREAMS],
+    /// Readable once the writers are to end.
+    stop: OwnedFd,
+    /// When, in nanoseconds of the monotonic clock; 0 while nobody asked.
+    stop_at_ns: AtomicU64,
+    /// Line ends that were refused or given up, and lines torn: wraps below zero for a moment at most.
     dropped_lines: AtomicU64,
     dropped_bytes: AtomicU64,
 }
 
-#[derive(Debug)]
-struct State {
-    lanes: [Lane; LANES],
-    /// The thread has nothing to write in this lane: the next push must wake it.
-    idle: [bool; LANES],
-    /// Nothing goes there any more: the reader is gone, or it is `/dev/null`.
-    closed: [bool; LANES],
-    gone: [bool; LANES],
-    /// Set by [`Echo::finish`]: write what waits, until then.
-    stop_at: Option<Duration>,
-    ended: bool,
+#[derive(Debug, Default)]
+struct Stream {
+    marks: Mutex<Marks>,
+    gone: AtomicBool,
+}
+
+#[derive(Debug, Default)]
+struct Marks {
+    /// Behind everything that was pushed.
+    end: Mark,
+    /// Behind the last piece that the queue refused.
+    refused: Mark,
+}
+
+/// What travels to a writer.
+enum Piece {
+    /// What one read of a stream brought.
+    Data { stream: usize, at: Mark, data: Box<[u8]> },
+    /// A line of Plimsoll's own.
+    Own(Box<str>),
+}
+
+impl Weigh for Piece {
+    fn weight_bytes(&self) -> u64 {
+        match self {
+            Piece::Data { data, .. } => data.len() as u64,
+            Piece::Own(text) => text.len() as u64,
+        }
+    }
 }
 
 /// A way to say something on Plimsoll's stderr that never blocks the caller and does not tear the child's lines.
@@ -79,37 +102,40 @@ struct State {
 pub(crate) struct Voice(Arc<Shared>);
 
 impl Echo {
-    /// Starts the thread for these two descriptors, usually the process's own stdout and stderr; `raw` when the
+    /// Starts the threads for these two descriptors, usually the process's own stdout and stderr; `raw` when the
     /// terminal is in raw mode (line ends need a carriage return, and the child's bytes are passed on untouched).
     ///
     /// # Errors
     /// No descriptor or thread can be had.
     pub(crate) fn start(stdout: BorrowedFd<'_>, stderr: BorrowedFd<'_>, raw: bool) -> io::Result<Echo> {
-        let targets = [Target::of(stdout)?, Target::of(stderr)?];
-        let shared_place = targets[0].is_same(&targets[1]);
-        let cap_bytes = if shared_place { ECHO_BYTES / 2 } else { ECHO_BYTES / 4 };
+        let [out, err] = [Target::of(stdout)?, Target::of(stderr)?];
+        let newline = if raw { "\r\n" } else { "\n" };
+        let shared_place = out.is_same(&err);
+        let queued_bytes = if shared_place { QUEUED_BYTES } else { QUEUED_BYTES / 2 };
+        let way = |target: &Target| {
+            let limits = Limits { max_items: QUEUED_ITEMS, max_bytes: queued_bytes as u64 };
+            (!target.is_nothing()).then(|| queue::bounded(limits, WhenFull::Reject))
+        };
+        let (err_way, err_end) = way(&err).unzip();
+        let (out_way, out_end) = if shared_place { (err_way.clone(), None) } else { way(&out).unzip() };
         let shared = Arc::new(Shared {
-            state: Mutex::new(State {
-                lanes: std::array::from_fn(|_| Lane::new(cap_bytes, shared_place && !raw)),
-                idle: [true; LANES],
-                closed: std::array::from_fn(|lane| targets[lane].is_nothing()),
-                gone: [false; LANES],
-                stop_at: None,
-                ended: false,
-            }),
-            ended: Condvar::new(),
-            wake: rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
-            clock: MonotonicClock,
-            lane_of: if shared_place { [1, 1] } else { [0, 1] },
-            newline: if raw { "\r\n" } else { "\n" },
+            ways: [out_way, err_way],
+            streams: Default::default(),
+            stop: rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
+            stop_at_ns: AtomicU64::new(0),
             dropped_lines: AtomicU64::new(0),
             dropped_bytes: AtomicU64::new(0),
         });
-        let thread = std::thread::Builder::new().name("echo".to_owned()).spawn({
-            let shared = Arc::clone(&shared);
-            move || shared.run(&targets)
-        })?;
-        Ok(Echo { shared, thread })
+        let mut writers = Vec::new();
+        for (stream, end, target) in [(0, out_end, out), (1, err_end, err)] {
+            if let Some(end) = end {
+                let streams = if shared_place { 0..STREAMS } else { stream..stream + 1 };
+                let hold_back = shared_place && !raw;
+                let writer = Writer::new(Arc::clone(&shared), end, target, streams, hold_back, newline);
+                writers.push(writer.start(["echo", "echo-err"][usize::from(stream == 1 && !shared_place)])?);
+            }
+        }
+        Ok(Echo { shared, writers })
     }
 
     /// Hands over what a stream (0 stdout, 1 stderr) wrote. Copies it, or counts what has no room; never waits.
@@ -122,26 +148,16 @@ impl Echo {
         Voice(Arc::clone(&self.shared))
     }
 
-    /// What was not echoed so far.
-    pub(crate) fn counters(&self) -> EchoCounters {
-        self.shared.counters()
-    }
-
-    /// Writes what waits, at most until `deadline` (on the monotonic clock), and ends the thread.
+    /// Writes what waits, at most until `deadline` (on the monotonic clock), and ends the threads.
     ///
     /// What could not be written by then is counted as dropped. A thread that the terminal holds (possible only where
     /// it could not be opened a second time) is left behind.
     pub(crate) fn finish(self, deadline: Duration) -> EchoCounters {
-        let mut state = self.shared.state.lock();
-        state.stop_at = Some(deadline);
-        self.shared.wake();
-        let patience = deadline.saturating_sub(self.shared.clock.now()) + Duration::from_millis(50);
-        let timed_out =
-            self.shared.ended.wait_while_for(&mut state, |state| !state.ended, patience).timed_out() && !state.ended;
-        drop(state);
-        if !timed_out {
-            // A panic of the echo costs echo, nothing else.
-            drop(self.thread.join());
+        let at = u64::try_from(deadline.as_nanos()).unwrap_or(u64::MAX).max(1);
+        self.shared.stop_at_ns.store(at, Ordering::Release);
+        rustix::io::write(&self.shared.stop, &1_u64.to_ne_bytes()).ok();
+        for writer in self.writers {
+            writer.finish(deadline);
         }
         self.shared.counters()
     }
@@ -161,151 +177,41 @@ impl Voice {
 
 impl Shared {
     fn push(&self, stream: usize, data: &[u8]) {
-        let lane = self.lane_of[stream];
-        let mut state = self.state.lock();
-        if state.closed[lane] {
-            let gone = state.gone[lane];
-            drop(state);
-            if gone {
-                self.count(Dropped { lines: lane::count(data, b'\n'), bytes: data.len() as u64 });
-            }
-            return;
-        }
-        let dropped = state.lanes[lane].push(stream, data, self.clock.now());
-        let was_idle = std::mem::take(&mut state.idle[lane]);
-        drop(state);
-        self.count(dropped);
-        if was_idle {
-            self.wake();
+        let Some(way) = &self.ways[stream] else { return };
+        // Held until the queue has it, so that marks and pieces keep one order. Only the tail thread is ever here.
+        let mut marks = self.streams[stream].marks.lock();
+        let at = marks.end;
+        marks.end = at.after(data);
+        if way.send(Piece::Data { stream, at, data: data.into() }).is_err() {
+            marks.refused = marks.end;
+            let lines = marks.end.lines - at.lines;
+            drop(marks);
+            self.count(lines, data.len());
         }
     }
 
     fn say(&self, text: &str) {
-        let mut state = self.state.lock();
-        let (closed, gone) = (state.closed[1], state.gone[1]);
-        let said = !closed && state.lanes[1].say(text, self.newline);
-        let was_idle = said && std::mem::take(&mut state.idle[1]);
-        drop(state);
-        if !said && (gone || !closed) {
-            self.count(Dropped { lines: 1, bytes: text.len() as u64 });
-        }
-        if was_idle {
-            self.wake();
+        if let Some(way) = &self.ways[1]
+            && way.send(Piece::Own(text.into())).is_err()
+        {
+            self.count(1, text.len());
         }
     }
 
-    fn count(&self, dropped: Dropped) {
-        if dropped.bytes > 0 {
-            self.dropped_lines.fetch_add(dropped.lines, Ordering::Relaxed);
-            self.dropped_bytes.fetch_add(dropped.bytes, Ordering::Relaxed);
-        }
+    fn count(&self, lines: u64, bytes: usize) {
+        self.dropped_lines.fetch_add(lines, Ordering::Relaxed);
+        self.dropped_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    fn count_data(&self, data: &[u8]) {
+        self.count(count_lines(data) + u64::from(data.last().is_some_and(|byte| *byte != b'\n')), data.len());
     }
 
     fn counters(&self) -> EchoCounters {
-        let gone = self.state.lock().gone;
         EchoCounters {
             dropped_lines: self.dropped_lines.load(Ordering::Relaxed),
             dropped_bytes: self.dropped_bytes.load(Ordering::Relaxed),
-            gone: self.lane_of.map(|lane| gone[lane]),
+            gone: std::array::from_fn(|stream| self.streams[stream].gone.load(Ordering::Relaxed)),
         }
-    }
-
-    fn wake(&self) {
-        // Full means that a wake-up is pending already.
-        rustix::io::write(&self.wake, &1_u64.to_ne_bytes()).ok();
-    }
-
-    fn run(&self, targets: &[Target; LANES]) {
-        let mut writing: [Vec<u8>; LANES] = Default::default();
-        let mut written = [0; LANES];
-        loop {
-            let deadline = {
-                let mut state = self.state.lock();
-                let now = self.clock.now();
-                let over = state.stop_at.is_some_and(|stop_at| now >= stop_at);
-                self.refill(&mut state, &mut writing, &mut written, now);
-                let busy = writing.iter().any(|waits| !waits.is_empty());
-                if state.stop_at.is_some() && (!busy || over) {
-                    for (lane, waits) in writing.iter().enumerate() {
-                        self.give_up(&mut state.lanes[lane], &waits[written[lane]..]);
-                    }
-                    state.closed = [true; LANES];
-                    state.ended = true;
-                    self.ended.notify_all();
-                    return;
-                }
-                state.lanes.iter().filter_map(Lane::due).chain(state.stop_at).min()
-            };
-            let mut blocked = [false; LANES];
-            let mut progress = false;
-            for lane in 0..LANES {
-                let waits = &writing[lane][written[lane]..];
-                if waits.is_empty() {
-                    continue;
-                }
-                match targets[lane].write(waits) {
-                    Written::Bytes(n) => {
-                        written[lane] += n;
-                        progress = true;
-                    }
-                    Written::NotNow => blocked[lane] = true,
-                    Written::Gone(_) => {
-                        let mut state = self.state.lock();
-                        (state.closed[lane], state.gone[lane]) = (true, true);
-                        self.give_up(&mut state.lanes[lane], waits);
-                        written[lane] = writing[lane].len();
-                        progress = true;
-                    }
-                }
-            }
-            if !progress {
-                self.sleep(targets, blocked, deadline);
-            }
-        }
-    }
-
-    /// Takes what waits in each lane that has nothing left to write; says what was dropped behind it.
-    fn refill(&self, state: &mut State, writing: &mut [Vec<u8>; LANES], written: &mut [usize; LANES], now: Duration) {
-        let now = state.stop_at.is_none().then_some(now);
-        let mut dropped = 0;
-        for lane in 0..LANES {
-            if written[lane] == writing[lane].len() {
-                writing[lane].clear();
-                written[lane] = 0;
-                dropped += state.lanes[lane].take(&mut writing[lane], now);
-                state.idle[lane] = writing[lane].is_empty();
-            }
-        }
-        if dropped > 0 && !state.closed[1] {
-            let lines = if dropped == 1 { "line" } else { "lines" };
-            state.lanes[1].say(&format!("plimsoll: {dropped} {lines} not echoed"), self.newline);
-            if state.idle[1] {
-                state.idle[1] = false;
-                state.lanes[1].take(&mut writing[1], now);
-            }
-        }
-    }
-
-    fn give_up(&self, lane: &mut Lane, unwritten: &[u8]) {
-        self.count(lane.abandon());
-        self.count(Dropped { lines: lane::count(unwritten, b'\n'), bytes: unwritten.len() as u64 });
-    }
-
-    /// Until something is pushed, a blocked target takes more, or `deadline`.
-    fn sleep(&self, targets: &[Target; LANES], blocked: [bool; LANES], deadline: Option<Duration>) {
-        let timeout = deadline.map(|at| {
-            let left = at.saturating_sub(self.clock.now());
-            Timespec { tv_sec: left.as_secs().try_into().unwrap_or(i64::MAX), tv_nsec: left.subsec_nanos().into() }
-        });
-        // Only what is waited for: a closed pipe reports its error whether asked or not.
-        let mut fds: [_; 1 + LANES] =
-            std::array::from_fn(|_| PollFd::from_borrowed_fd(self.wake.as_fd(), PollFlags::IN));
-        let mut used = 1;
-        for (target, _) in targets.iter().zip(blocked).filter(|(_, blocked)| *blocked) {
-            fds[used] = PollFd::from_borrowed_fd(target.as_fd(), PollFlags::OUT);
-            used += 1;
-        }
-        rustix::event::poll(&mut fds[..used], timeout.as_ref()).ok();
-        rustix::io::read(&self.wake, &mut [0; 8]).ok();
     }
 }
