@@ -32,6 +32,8 @@ pub(crate) struct Snapshot {
     pub binding: Option<String>,
     pub group: GroupView,
     pub stages: Vec<StageView>,
+    /// What the program has between SIGTERM and SIGKILL; absent where nobody said it (state read from files).
+    pub grace_seconds: Option<f64>,
     pub restarts: RestartView,
     pub last_exit: Option<ExitView>,
     pub logs: LogsView,
