@@ -26,10 +26,15 @@ pub(crate) enum Command {
     Logs(commands::logs::Args),
     /// Change the memory budget of a running program
     Set(commands::set::Args),
+    /// Stop a supervised program and its supervisor, in order
+    Stop(commands::stop::Args),
     /// Show which memory limits hold here, and which file says so
     Doctor(commands::doctor::Args),
     /// Watch the whole story in 30 seconds: a built-in service that leaks under a budget
     Demo(commands::demo::Args),
+    /// Print the name of every metric, one a line, for checks of docs/metrics.md
+    #[command(hide = true)]
+    MetricsNames,
 }
 
 /// Which state directory and, for most commands, which name.

@@ -28,11 +28,13 @@ fn main() -> ExitCode {
     };
     let result = match args.command {
         Command::Run(args) => commands::run::run(args),
-        Command::Status(args) => commands::status::run(args),
+        Command::Status(args) => commands::status::run(&args),
         Command::Top(args) => commands::top::run(args),
         Command::Logs(args) => commands::logs::run(args),
         Command::Set(args) => commands::set::run(args),
         Command::Doctor(args) => commands::doctor::run(args),
+        Command::Stop(args) => commands::stop::run(&args),
+        Command::MetricsNames => commands::metrics_names::run(),
         Command::Demo(args) => commands::demo::run(args),
     };
     result.unwrap_or_else(|failure| {

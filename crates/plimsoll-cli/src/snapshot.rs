@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+pub(crate) mod found;
 #[cfg(test)]
 pub(crate) mod sample;
 
@@ -31,6 +32,8 @@ pub(crate) struct Snapshot {
     pub binding: Option<String>,
     pub group: GroupView,
     pub stages: Vec<StageView>,
+    /// What the program has between SIGTERM and SIGKILL; absent where nobody said it (state read from files).
+    pub grace_seconds: Option<f64>,
     pub restarts: RestartView,
     pub last_exit: Option<ExitView>,
     pub logs: LogsView,

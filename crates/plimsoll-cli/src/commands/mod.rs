@@ -3,7 +3,9 @@
 pub(crate) mod demo;
 pub(crate) mod doctor;
 pub(crate) mod logs;
+pub(crate) mod metrics_names;
 pub(crate) mod run;
 pub(crate) mod set;
 pub(crate) mod status;
+pub(crate) mod stop;
 pub(crate) mod top;

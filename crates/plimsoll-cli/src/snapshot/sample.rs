@@ -118,6 +118,7 @@ pub(crate) fn leaking() -> Snapshot {
                 last_skip_reason: None,
             },
         ],
+        grace_seconds: Some(10.0),
         restarts: RestartView {
             policy: "on-memory,on-failure".into(),
             total: 2,

@@ -97,6 +97,7 @@ pub(crate) fn supervise(options: Options) -> Result<u8, Failure> {
         why_not: why_not.clone(),
         reserve_asked: options.reserve_bytes,
         policy_name: options.restart.to_string(),
+        grace: options.grace,
     };
     let journal = Journal::open(layout.decisions());
     let mouth = Mouth::new(options.quiet);

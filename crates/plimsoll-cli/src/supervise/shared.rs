@@ -58,6 +58,8 @@ pub(crate) struct Fixed {
     /// `--reserve` as given.
     pub(crate) reserve_asked: Option<u64>,
     pub(crate) policy_name: String,
+    /// Between SIGTERM and SIGKILL.
+    pub(crate) grace: Duration,
 }
 
 /// What changes.

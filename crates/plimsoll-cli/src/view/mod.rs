@@ -5,5 +5,6 @@
 
 pub(crate) mod bar;
 pub(crate) mod panel;
+pub(crate) mod table;
 pub(crate) mod text;
 pub(crate) mod words;

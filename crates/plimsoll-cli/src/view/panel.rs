@@ -84,15 +84,18 @@ pub(crate) fn course(snapshot: &Snapshot, samples: &[u64], columns: usize, rows:
     lines
 }
 
-/// The facts that both `status` and `top` show.
+/// The facts that both `status` and `top` show; of a program whose supervisor does not answer, only what is known.
 pub(crate) fn facts(snapshot: &Snapshot) -> Vec<Line> {
-    let mut lines = vec![
-        row("memory", words::split(&snapshot.memory)),
-        row("process", words::process(snapshot)),
-        row("fds", words::descriptors(snapshot)),
-        row("logs", words::logs(&snapshot.logs)),
-        row("restarts", words::restarts(&snapshot.restarts)),
-    ];
+    let mut lines = Vec::new();
+    if alive(snapshot) || snapshot.memory.charged_bytes.is_some() {
+        lines.push(row("memory", words::split(&snapshot.memory)));
+        lines.push(row("process", words::process(snapshot)));
+        lines.push(row("fds", words::descriptors(snapshot)));
+        lines.push(row("logs", words::logs(&snapshot.logs)));
+    } else if let Some(child) = &snapshot.child {
+        lines.push(row("process", Line::new().plain(format!("pid {}", child.pid))));
+    }
+    lines.push(row("restarts", words::restarts(&snapshot.restarts)));
     if let Some(exit) = &snapshot.last_exit {
         lines.push(row("last exit", words::exit(exit, snapshot.at_unix)));
     }
@@ -190,28 +193,4 @@ pub(crate) fn warnings(snapshot: &Snapshot) -> Vec<Line> {
 pub(crate) fn decisions(entries: &[DecisionView], now_unix: f64, rows: usize, frame: &Frame<'_>) -> Vec<Line> {
     let newest = &entries[entries.len().saturating_sub(rows)..];
     newest.iter().map(|entry| Line::new().plain("  ").join(words::decision(entry, now_unix, frame.zone))).collect()
-}
-
-/// The head of the table of several programs.
-pub(crate) fn table_head() -> Line {
-    let mut line = Line::new();
-    for (title, column) in [("NAME", 2), ("STATE", 20), ("LEVEL", 38), ("MEMORY", 48), ("BUDGET", 60), ("RESTARTS", 72)]
-    {
-        line = line.pad_to(column).add(Tone::Dim, title);
-    }
-    line.pad_to(82).add(Tone::Dim, "GROWTH")
-}
-
-/// One program as a row of the table; `selected` is marked.
-pub(crate) fn table_row(snapshot: &Snapshot, selected: bool) -> Line {
-    let (tone, state) = words::state(snapshot);
-    let name = Line::new().add(Tone::Note, if selected { "▸ " } else { "  " });
-    let name = name.add(if selected { Tone::Strong } else { Tone::Plain }, &snapshot.name).clip(19);
-    let line = name.pad_to(20).join(Line::new().add(tone, state).clip(17)).pad_to(38);
-    let bytes = |bytes: Option<u64>| bytes.map_or_else(|| "–".to_owned(), words::size);
-    let level = if alive(snapshot) { snapshot.governor.level.as_str() } else { "–" };
-    let line = line.add(words::level_tone(level), level).pad_to(48).plain(bytes(snapshot.memory.charged_bytes));
-    let line = line.pad_to(60).plain(bytes(snapshot.memory.budget_bytes)).pad_to(72);
-    let line = line.plain(words::count(snapshot.restarts.total)).pad_to(82);
-    if alive(snapshot) { line.join(words::growth(&snapshot.governor)) } else { line }
 }

@@ -162,6 +162,12 @@ pub(crate) fn colour_for_stdout() -> bool {
     std::env::var_os("CLICOLOR_FORCE").is_some_and(|v| v != "0") || std::io::stdout().is_terminal()
 }
 
+/// Columns of the terminal that stdout is, when it is one that tells.
+pub(crate) fn columns_of_stdout() -> Option<usize> {
+    let size = rustix::termios::tcgetwinsize(rustix::stdio::stdout()).ok()?;
+    (size.ws_col > 0).then_some(usize::from(size.ws_col))
+}
+
 /// A character that cannot steer a terminal.
 fn printable(c: char) -> char {
     let steers =

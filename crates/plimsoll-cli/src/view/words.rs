@@ -88,18 +88,26 @@ pub(crate) fn state(snapshot: &Snapshot) -> (Tone, String) {
     }
 }
 
-/// Growth and the time to the limit: `+18 MiB/s, limit in 2.3 s`.
-pub(crate) fn growth(governor: &GovernorView) -> Line {
-    let sure = governor.growth_confidence_ratio.is_none_or(|ratio| ratio >= SURE_RATIO);
-    let line = match governor.growth_bytes_per_second {
-        Some(rate) if sure && rate.abs() >= STEADY_BYTES_PER_SECOND => {
+fn growth_is_sure(governor: &GovernorView) -> bool {
+    governor.growth_confidence_ratio.is_none_or(|ratio| ratio >= SURE_RATIO)
+}
+
+/// Growth alone: `+18 MiB/s`, or `steady`.
+pub(crate) fn growth_rate(governor: &GovernorView) -> Line {
+    match governor.growth_bytes_per_second {
+        Some(rate) if growth_is_sure(governor) && rate.abs() >= STEADY_BYTES_PER_SECOND => {
             Line::new().add(if rate > 0.0 { Tone::Strong } else { Tone::Good }, units::rate(rate).to_string())
         }
         Some(_) => Line::new().add(Tone::Dim, "steady"),
         None => Line::new().add(Tone::Dim, "growth unknown"),
-    };
+    }
+}
+
+/// Growth and the time to the limit: `+18 MiB/s, limit in 2.3 s`.
+pub(crate) fn growth(governor: &GovernorView) -> Line {
+    let line = growth_rate(governor);
     match governor.time_to_limit_seconds {
-        Some(left) if sure => {
+        Some(left) if growth_is_sure(governor) => {
             let tone = if left < 10.0 { Tone::Alarm } else { Tone::Plain };
             line.plain("  ").add(tone, format!("limit in {}", seconds(left)))
         }

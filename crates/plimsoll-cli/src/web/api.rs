@@ -26,6 +26,7 @@ const DECISIONS_MAX: usize = 1000;
 
 const HTML: &str = "text/html; charset=utf-8";
 const SCRIPT: &str = "text/javascript; charset=utf-8";
+const ICON: &str = "image/svg+xml";
 const STYLE: &str = "text/css; charset=utf-8";
 
 #[derive(Clone)]
@@ -60,6 +61,7 @@ pub(super) fn public(control: Arc<dyn Control>, counters: Arc<Counters>) -> Rout
         .route("/", get(|| file(HTML, include_str!("ui/index.html"))))
         .route("/app.js", get(|| file(SCRIPT, include_str!("ui/app.js"))))
         .route("/style.css", get(|| file(STYLE, include_str!("ui/style.css"))))
+        .route("/icon.svg", get(|| file(ICON, include_str!("ui/icon.svg"))))
         .with_state(Shared { control, counters, trusted: false })
 }
 

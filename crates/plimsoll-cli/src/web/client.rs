@@ -60,7 +60,6 @@ impl Client {
     }
 
     /// The same with another deadline.
-    #[cfg(test)]
     pub(crate) fn deadline(mut self, deadline: Duration) -> Client {
         self.deadline = deadline;
         self

@@ -84,7 +84,11 @@ fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
 /// The headers that every answer carries: nothing loads from elsewhere, nobody frames or embeds it, nothing is guessed.
 pub(crate) fn harden(headers: &mut HeaderMap) {
     const FIXED: [(&str, &str); 5] = [
-        ("content-security-policy", "default-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"),
+        (
+            "content-security-policy",
+            "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
+             frame-ancestors 'none'; base-uri 'none'; form-action 'none'; require-trusted-types-for 'script'",
+        ),
         ("x-content-type-options", "nosniff"),
         ("referrer-policy", "no-referrer"),
         ("cross-origin-resource-policy", "same-origin"),
@@ -156,7 +160,7 @@ mod tests {
     fn every_answer_is_hardened_and_offers_no_cors() {
         let mut map = HeaderMap::new();
         harden(&mut map);
-        assert!(map["content-security-policy"].to_str().unwrap().starts_with("default-src 'self'"));
+        assert!(map["content-security-policy"].to_str().unwrap().starts_with("default-src 'none'; script-src 'self';"));
         assert_eq!(map["x-content-type-options"], "nosniff");
         assert_eq!(map["cache-control"], "no-store");
         assert!(!map.keys().any(|name| name.as_str().starts_with("access-control")));

@@ -188,7 +188,7 @@ const METRICS: &[Metric] = &[
     }),
     metric("plimsoll_governor_samples_total", "Fast readings taken", |s, out| out.one(s.governor.samples_total)),
     metric("plimsoll_governor_confirms_total", "Confirming readings taken", |s, out| {
-        out.one(s.governor.confirms_total)
+        out.one(s.governor.confirms_total);
     }),
     metric("plimsoll_governor_missed_ticks_total", "Readings that came too late", |s, out| {
         out.one(s.governor.missed_ticks_total);
@@ -263,7 +263,7 @@ const METRICS: &[Metric] = &[
     }),
     metric("plimsoll_log_ring_capacity_bytes", "Size of the ring", |s, out| out.one(s.logs.ring_capacity_bytes)),
     metric("plimsoll_log_spool_bytes", "Bytes on disk that are not compressed yet", |s, out| {
-        out.one(s.logs.spool_bytes)
+        out.one(s.logs.spool_bytes);
     }),
     metric("plimsoll_log_database_bytes", "Size of the log database", |s, out| out.one(s.logs.database_bytes)),
     metric("plimsoll_log_chunks_total", "Compressed chunks written", |s, out| out.one(s.logs.chunks_total)),

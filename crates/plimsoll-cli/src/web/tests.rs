@@ -121,6 +121,7 @@ fn the_port_is_for_reading_and_tells_no_secrets() {
         ("/", "text/html", "<title>"),
         ("/app.js", "text/javascript", "fetch("),
         ("/style.css", "text/css", "{"),
+        ("/icon.svg", "image/svg+xml", "<svg"),
         ("/api/status", "application/json", "\"name\":\"shop\""),
         ("/api/decisions?max=1", "application/json", "\"kind\":\"level\""),
         ("/metrics", "openmetrics", "plimsoll_level_info"),
@@ -130,7 +131,7 @@ fn the_port_is_for_reading_and_tells_no_secrets() {
         assert!(answer.starts_with("HTTP/1.1 200"), "{target}: {answer}");
         let head = answer.split_once("\r\n\r\n").unwrap().0;
         assert!(head.contains(kind), "{target}: {head}");
-        assert!(head.contains("content-security-policy: default-src 'self'"), "{target}: {head}");
+        assert!(head.contains("content-security-policy: default-src 'none'; script-src 'self'"), "{target}: {head}");
         assert!(head.contains("x-content-type-options: nosniff"), "{target}: {head}");
         assert!(!head.contains("access-control"), "{target}: {head}");
         assert!(body(&answer).contains(word), "{target}: {answer}");

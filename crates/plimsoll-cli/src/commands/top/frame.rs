@@ -9,6 +9,7 @@ use jiff::tz::TimeZone;
 
 use crate::snapshot::{DecisionView, Snapshot};
 use crate::view::panel::{self, Frame};
+use crate::view::table;
 use crate::view::text::{Line, Tone};
 
 /// Samples kept and shown: a minute at the default interval.
@@ -73,7 +74,7 @@ pub(super) fn draw(model: &Model<'_>, columns: usize, rows: usize) -> Vec<Line> 
 
 fn body(model: &Model<'_>, program: &Program, columns: usize, room: usize) -> Vec<Line> {
     let frame = Frame { width: columns, zone: model.zone };
-    let mut lines = if model.programs.len() > 1 { table(model, room) } else { Vec::new() };
+    let mut lines = if model.programs.len() > 1 { table_of(model, room) } else { Vec::new() };
     lines.push(panel::headline(&program.snapshot, &frame));
     let budget = panel::budget(&program.snapshot, &frame);
     let mut facts = panel::facts(&program.snapshot);
@@ -88,7 +89,7 @@ fn body(model: &Model<'_>, program: &Program, columns: usize, room: usize) -> Ve
         affordable
     };
     let air = |yes: bool, lines: &mut Vec<Line>| lines.extend(yes.then(Line::new));
-    let chart = spend(CHART_ROWS + 1);
+    let chart = program.samples.len() > 1 && spend(CHART_ROWS + 1);
     let airy = spend(3);
     air(airy, &mut lines);
     lines.extend(budget);
@@ -110,13 +111,11 @@ fn body(model: &Model<'_>, program: &Program, columns: usize, room: usize) -> Ve
 }
 
 /// The table, with the selected program inside what is shown.
-fn table(model: &Model<'_>, room: usize) -> Vec<Line> {
+fn table_of(model: &Model<'_>, room: usize) -> Vec<Line> {
     let shown = (room / 3).clamp(1, model.programs.len());
     let first = model.selected.saturating_sub(shown - 1);
-    let mut lines = vec![panel::table_head()];
-    for (i, program) in model.programs.iter().enumerate().skip(first).take(shown) {
-        lines.push(panel::table_row(&program.snapshot, i == model.selected));
-    }
+    let window = model.programs[first..first + shown].iter().map(|program| &program.snapshot);
+    let mut lines = table::programs(window, Some(model.selected - first));
     let hidden = model.programs.len() - shown;
     lines.push(match hidden {
         0 => Line::new(),

@@ -146,8 +146,8 @@ impl Drop for Screen {
 
 /// Gives the terminal back. What fails here has nobody left to be told.
 fn restore(before: &Termios) {
-    drop(write(LEAVE));
-    drop(rustix::termios::tcsetattr(rustix::stdio::stdin(), OptionalActions::Now, before));
+    write(LEAVE).ok();
+    rustix::termios::tcsetattr(rustix::stdio::stdin(), OptionalActions::Now, before).ok();
 }
 
 fn write(text: &str) -> io::Result<()> {

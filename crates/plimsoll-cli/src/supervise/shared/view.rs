@@ -60,6 +60,7 @@ impl Control for Shared {
                 ..MemoryView::default()
             },
             stages: inner.stages.clone(),
+            grace_seconds: Some(self.fixed.grace.as_secs_f64()),
             restarts: RestartView {
                 policy: self.fixed.policy_name.clone(),
                 total: inner.restarts_total,

@@ -1,0 +1,86 @@
+//! Several programs as a table, one row each: columns as wide as what stands in them, two blanks apart.
+//!
+//! The order of columns is the order of interest, so that a narrow terminal cuts what matters least.
+
+use super::text::{Line, Tone};
+use super::words;
+use crate::snapshot::{RunState, Snapshot};
+
+/// Blanks between two columns.
+const GAP: usize = 2;
+const TITLES: [&str; 7] = ["NAME", "STATE", "LEVEL", "MEMORY", "GROWTH", "RESTARTS", "LAST EXIT"];
+
+/// The head and one row per program, the one at index `selected` marked.
+pub(crate) fn programs<'a>(programs: impl Iterator<Item = &'a Snapshot>, selected: Option<usize>) -> Vec<Line> {
+    let head = TITLES.map(|title| Line::new().add(Tone::Dim, title));
+    let cells = |(i, program): (usize, &Snapshot)| row(program, selected == Some(i));
+    let rows: Vec<[Line; TITLES.len()]> = std::iter::once(head).chain(programs.enumerate().map(cells)).collect();
+    let mut widths = [0; TITLES.len()];
+    for row in &rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = cell.width().max(*width);
+        }
+    }
+    let aligned = rows.into_iter().enumerate().map(|(i, cells)| {
+        let marked = i > 0 && selected == Some(i - 1);
+        let mut line = Line::new().add(Tone::Note, if marked { "▸ " } else { "  " });
+        let mut column = 2;
+        for (cell, width) in cells.into_iter().zip(widths) {
+            line = line.pad_to(column).join(cell);
+            column += width + GAP;
+        }
+        line
+    });
+    aligned.collect()
+}
+
+fn row(program: &Snapshot, selected: bool) -> [Line; TITLES.len()] {
+    let alive = !matches!(program.state, RunState::Exited | RunState::Stale);
+    let dash = || Line::new().add(Tone::Dim, "–");
+    let (tone, state) = words::state(program);
+    let level = program.governor.level.as_str();
+    let memory = match (program.memory.charged_bytes, program.memory.budget_bytes) {
+        (Some(charged), Some(budget)) => {
+            Line::new().plain(words::size(charged)).add(Tone::Dim, format!(" of {}", words::size(budget)))
+        }
+        (Some(charged), None) => Line::new().plain(words::size(charged)),
+        (None, Some(budget)) => Line::new().add(Tone::Dim, format!("? of {}", words::size(budget))),
+        (None, None) => dash(),
+    };
+    [
+        Line::new().add(if selected { Tone::Strong } else { Tone::Plain }, &program.name),
+        Line::new().add(tone, state),
+        if alive && !level.is_empty() { Line::new().add(words::level_tone(level), level) } else { dash() },
+        memory,
+        if alive { words::growth_rate(&program.governor) } else { dash() },
+        Line::new().plain(words::count(program.restarts.total)),
+        match &program.last_exit {
+            Some(exit) if exit.is_success() => Line::new().plain(&exit.reason),
+            Some(exit) => Line::new().add(Tone::Alarm, &exit.reason),
+            None => dash(),
+        },
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::snapshot::sample;
+    use crate::view::text::write_lines;
+
+    #[test]
+    fn columns_are_as_wide_as_needed_and_the_dead_show_no_level() {
+        let mut dead = sample::leaking();
+        dead.name = "a-much-longer-name".into();
+        dead.supervisor.heartbeat_age_seconds = Some(750.0);
+        dead.own_up();
+        dead.memory.charged_bytes = None;
+        let lines = programs([&sample::leaking(), &dead].into_iter(), Some(1));
+        let expected =
+            "  NAME                STATE               LEVEL  MEMORY                  GROWTH     RESTARTS  LAST EXIT
+  shop                running             high   258.5 MiB of 300.0 MiB  +18 MiB/s  2         memory
+▸ a-much-longer-name  stale, 12 min 30 s  –      ? of 300.0 MiB          –          2         memory
+";
+        assert_eq!(write_lines(&lines, false), expected);
+    }
+}
