@@ -30,6 +30,9 @@ pub(crate) enum Command {
     Doctor(commands::doctor::Args),
     /// Watch the whole story in 30 seconds: a built-in service that leaks under a budget
     Demo(commands::demo::Args),
+    /// The service that `demo` runs
+    #[command(hide = true)]
+    DemoService(commands::demo::service::Args),
 }
 
 /// Which state directory and, for most commands, which name.

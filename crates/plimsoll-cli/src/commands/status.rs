@@ -14,8 +14,8 @@ use crate::layout::Layout;
 use crate::snapshot::found::{self, Found};
 use crate::snapshot::{RunState, Snapshot};
 use crate::view::panel::{self, Frame};
-use crate::view::text::{self, Line, Tone};
 use crate::view::table;
+use crate::view::text::{self, Line, Tone};
 use crate::web::client::Client;
 
 /// Decisions shown of one program.
@@ -27,8 +27,10 @@ const ASKED_AT_ONCE: usize = 16;
 
 /// Arguments of `plimsoll status`.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Exit code: 0 all is well; 1 a finding: stale, critical, blind, a crash loop, a log store that \
-                        loses lines, or a last exit that was no success; 64 no such name.")]
+#[command(
+    after_help = "Exit code: 0 all is well; 1 a finding: stale, critical, blind, a crash loop, a log store that \
+                        loses lines, or a last exit that was no success; 64 no such name."
+)]
 pub(crate) struct Args {
     /// The program [default: all of the state directory]
     #[arg(value_name = "NAME")]

@@ -95,7 +95,8 @@ fn from_files(layout: &Layout, why: &ClientError) -> Snapshot {
         snapshot.supervisor.version.clone_from(&state.plimsoll);
         snapshot.memory.budget_bytes = state.budget_bytes;
         snapshot.memory.reserve_bytes = state.reserve_bytes;
-        snapshot.memory.kernel_limit_bytes = state.budget_bytes.map(|budget| budget.saturating_add(state.reserve_bytes));
+        snapshot.memory.kernel_limit_bytes =
+            state.budget_bytes.map(|budget| budget.saturating_add(state.reserve_bytes));
         snapshot.restarts.total = state.restarts;
         if let Some(group) = state.groups.first() {
             snapshot.group.kind = format!("cgroup-{}", group.version);
@@ -106,7 +107,9 @@ fn from_files(layout: &Layout, why: &ClientError) -> Snapshot {
         snapshot.supervisor.heartbeat_age_seconds = last_sign_seconds(layout, now);
         snapshot.memory.unread = Some("nobody reads it now".to_owned());
         warnings.push(match (supervised, why) {
-            (true, ClientError::Gone(_)) => format!("{who} lives, but has no socket (yet)", who = supervisor(&snapshot)),
+            (true, ClientError::Gone(_)) => {
+                format!("{who} lives, but has no socket (yet)", who = supervisor(&snapshot))
+            }
             (true, why) => format!("{who} lives, but {why}", who = supervisor(&snapshot)),
             (false, _) => format!("{who} is dead", who = supervisor(&snapshot)),
         });

@@ -76,7 +76,8 @@ mod tests {
         dead.own_up();
         dead.memory.charged_bytes = None;
         let lines = programs([&sample::leaking(), &dead].into_iter(), Some(1));
-        let expected = "  NAME                STATE               LEVEL  MEMORY                  GROWTH     RESTARTS  LAST EXIT
+        let expected =
+            "  NAME                STATE               LEVEL  MEMORY                  GROWTH     RESTARTS  LAST EXIT
   shop                running             high   258.5 MiB of 300.0 MiB  +18 MiB/s  2         memory
 ▸ a-much-longer-name  stale, 12 min 30 s  –      ? of 300.0 MiB          –          2         memory
 ";
