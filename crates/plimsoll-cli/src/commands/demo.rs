@@ -25,8 +25,6 @@ use crate::supervise::options::Options;
 use crate::supervise::restart::{LOOP_ENDS, LOOP_WINDOW, Policy};
 use crate::web::client::Client;
 
-/// The name under which it runs.
-const NAME: &str = "demo";
 /// Time between SIGTERM and SIGKILL: the service needs a third of a second.
 const GRACE: Duration = Duration::from_secs(5);
 /// The least first wait before a restart.
@@ -60,6 +58,10 @@ pub(crate) struct Args {
     /// Port of the service itself on 127.0.0.1; taken or 0: a free one
     #[arg(long, value_name = "PORT", default_value_t = 7118)]
     port: u16,
+
+    /// Name under which status, logs and set find it
+    #[arg(long, value_name = "NAME", default_value = "demo")]
+    name: String,
 
     /// Make no cgroup for the service: its process tree is summed instead
     #[arg(long)]
@@ -136,7 +138,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode, Failure> {
             return Err(Failure::usage(format!("{flag} {}: at least {least}", units::size(value))));
         }
     }
-    let layout = Layout::new(args.place.dir(), NAME).map_err(Failure::usage)?;
+    let layout = Layout::new(args.place.dir(), &args.name).map_err(Failure::usage)?;
     let spoken = Spoken::here(args.place.dir.as_deref());
     let plan = story::Plan {
         rate_bytes: args.rate,
@@ -177,7 +179,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode, Failure> {
         (Err(error), _) => Err(Failure::new(format!("the story could not be told: {error}"))),
         (Ok(()), true) => Ok(ExitCode::SUCCESS),
         (Ok(()), false) => {
-            eprintln!("plimsoll: the demo's service failed; see: {}", spoken.line("logs demo"));
+            eprintln!("plimsoll: the demo's service failed; see: {}", spoken.line(&format!("logs {}", args.name)));
             Ok(code)
         }
     }

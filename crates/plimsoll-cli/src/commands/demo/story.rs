@@ -11,7 +11,7 @@ use plimsoll::units;
 use super::Spoken;
 use crate::snapshot::{DecisionView, ExitView, RunState, Snapshot};
 use crate::view::bar::Scale;
-use crate::view::text::{Line, Tone};
+use crate::view::text::{Line, Tone, width};
 use crate::view::words;
 
 /// Events told at one look.
@@ -139,10 +139,14 @@ impl Story {
                 let figures = entry.text.split_once("): ").map_or(entry.text.as_str(), |(_, figures)| figures);
                 self.say(at, words::level_tone(&entry.level), &entry.level, figures, lines);
                 match entry.level.as_str() {
-                    "elevated" => self.explain("three quarters of the budget: noted, nothing is done yet", lines),
-                    "high" => {
-                        self.explain("88 %: here --on high=signal:USR1 or exec:CMD could ask it to free memory", lines)
+                    "elevated" => {
+                        self.explain("elevated", "three quarters of the budget: noted, nothing is done yet", lines)
                     }
+                    "high" => self.explain(
+                        "high",
+                        "88 %: here --on high=signal:USR1 or exec:CMD could ask it to free memory",
+                        lines,
+                    ),
                     _ => {}
                 }
             }
@@ -151,23 +155,31 @@ impl Story {
                 self.say(at, Tone::Alarm, "stop", figures, lines);
                 match (now.memory.kernel_limit_bytes, &now.group.why_not) {
                     (Some(limit), None) => self.explain(
+                        "stop",
                         &format!(
-                            "asked to end while it still can: at {} the kernel would kill it without a word",
+                            "asked to end while it still can; at {} the kernel would kill it outright",
                             words::size(limit)
                         ),
                         lines,
                     ),
-                    _ => self.explain("asked to end while it still can, before the machine runs out of memory", lines),
+                    _ => self.explain(
+                        "stop",
+                        "asked to end while it still can, before the machine runs out of memory",
+                        lines,
+                    ),
                 }
             }
             ("restart", _) => {
                 let (reason, wait) = entry.text.rsplit_once("; restart").unwrap_or((&entry.text, ""));
                 self.stops += u64::from(reason.starts_with("reason memory"));
                 self.say(at, Tone::Note, "ended", reason, lines);
-                self.explain("it finished its requests and left with code 0: nothing was lost", lines);
+                if reason.contains("exited with code 0") {
+                    self.explain("ended", "it finished its requests and left by itself: nothing was lost", lines);
+                }
                 self.say(at, Tone::Warn, "back-off", &format!("restart{wait}"), lines);
                 let first = units::duration(self.plan.backoff);
                 self.explain(
+                    "back-off",
                     &format!("about {first} at first (run: 100 ms), doubled each time; a calm minute resets it"),
                     lines,
                 );
@@ -175,37 +187,39 @@ impl Story {
             ("exit", _) => self.say(at, Tone::Note, "ended", &entry.text, lines),
             ("adopt", _) => {
                 self.say(at, Tone::Note, "taken over", &entry.text, lines);
-                self.explain("a supervisor that is killed neither kills its program nor loses its log", lines);
+                self.explain("adopt", "a supervisor that is killed neither kills its program nor loses its log", lines);
             }
             ("warning", _) => self.say(at, Tone::Warn, "warning", &entry.text, lines),
             (kind, _) => self.say(at, Tone::Note, kind, &entry.text, lines),
         }
     }
 
-    /// One event; what does not fit into the columns goes on below its words.
+    /// One event.
     fn say(&self, at_unix: f64, tone: Tone, kind: &str, text: &str, lines: &mut Vec<Line>) {
         let time = format!("{:>6.1} s  ", (at_unix - self.began_unix).max(0.0));
-        let mut line = Line::new().add(Tone::Dim, time).add(tone, kind).pad_to(INDENT);
-        for word in text.split(' ') {
-            if line.width() > INDENT && line.width() + 1 + crate::view::text::width(word) > self.columns {
-                lines.push(std::mem::take(&mut line).clip(self.columns.max(100)));
-                line = Line::new().pad_to(INDENT);
-            } else if line.width() > INDENT {
-                line.push(Tone::Plain, " ");
-            }
-            line.push(Tone::Plain, word);
-        }
-        lines.push(line);
+        self.wrap(Line::new().add(Tone::Dim, time).add(tone, kind), INDENT, Tone::Plain, text, lines);
     }
 
     /// What an event means, the first time that it happens.
-    fn explain(&mut self, text: &str, lines: &mut Vec<Line>) {
-        let key = ["three", "88 %", "asked", "it finished", "about", "a supervisor"]
-            .into_iter()
-            .find(|key| text.starts_with(key));
-        let Some(key) = key.filter(|key| !self.explained.contains(key)) else { return };
-        self.explained.push(key);
-        lines.push(Line::new().pad_to(INDENT).add(Tone::Dim, text).clip(self.columns.max(100)));
+    fn explain(&mut self, what: &'static str, text: &str, lines: &mut Vec<Line>) {
+        if !self.explained.contains(&what) {
+            self.explained.push(what);
+            self.wrap(Line::new(), INDENT, Tone::Dim, text, lines);
+        }
+    }
+
+    /// `text` at column `indent` behind `line`; what does not fit into the columns goes on below.
+    fn wrap(&self, line: Line, indent: usize, tone: Tone, text: &str, lines: &mut Vec<Line>) {
+        let mut line = line.pad_to(indent);
+        for word in text.split(' ') {
+            if line.width() > indent && line.width() + 1 + width(word) > self.columns {
+                lines.push(std::mem::replace(&mut line, Line::new().pad_to(indent)));
+            } else if line.width() > indent {
+                line.push(tone, " ");
+            }
+            line.push(tone, word);
+        }
+        lines.push(line);
     }
 
     /// The one line that moves.
@@ -270,7 +284,8 @@ impl Story {
             },
         ));
         if let Some(exit) = &self.last_exit {
-            lines.push(fact("last end", format!("reason {}: {}", exit.reason, exit.detail)));
+            let begin = Line::new().plain("  ").add(Tone::Dim, "last end").pad_to(14);
+            self.wrap(begin, 14, Tone::Plain, &format!("reason {}: {}", exit.reason, exit.detail), &mut lines);
         }
         lines.push(fact("restarts", words::count(last.restarts.total)));
         lines.push(fact(
@@ -291,18 +306,16 @@ impl Story {
         let spoken = &self.plan.spoken;
         let page = last.http.as_ref().and_then(|http| http.address.as_ref());
         let mut tries = vec![
-            ("what it said, now that it is gone", spoken.line("logs demo")),
-            ("the demo again, and in another terminal …", spoken.line("demo")),
-            ("… see it live", spoken.line("top")),
+            ("the log that it left", spoken.line(&format!("logs {}", last.name))),
+            ("the demo again", spoken.line("demo")),
         ];
+        tries.push(("and meanwhile", spoken.line("top")));
         if let Some(page) = page {
-            tries.push(("… or in a browser", format!("http://{page}/")));
+            tries.push(("or in a browser", format!("http://{page}/")));
         }
-        let own = format!("{} run --memory 300M -- your-server --its-flags", spoken.program);
-        tries.push(("your own server", own));
-        let wide = tries.iter().map(|(_, line)| crate::view::text::width(line)).max().unwrap_or(0);
+        tries.push(("your own server", format!("{} run --memory 300M -- your-server its arguments", spoken.program)));
         for (what, line) in tries {
-            lines.push(Line::new().plain("  ").add(Tone::Note, line).pad_to(wide + 5).add(Tone::Dim, what));
+            lines.push(Line::new().plain("  ").add(Tone::Dim, what).pad_to(24).plain(line));
         }
         lines
     }
@@ -355,7 +368,7 @@ mod tests {
  101.0 s  stop     SIGTERM sent to 1 process
                    asked to end while it still can: at 364.0 MiB the kernel would kill it without a word
  102.0 s  ended    reason memory: exited with code 0
-                   it finished its requests and left with code 0: nothing was lost
+                   it finished its requests and left by itself: nothing was lost
  102.0 s  back-off restart 1 in 2 s
                    about 2.0 s at first (run: 100 ms), doubled each time; a calm minute resets it
   48.0 s  running  pid 4711 serves http://127.0.0.1:7118/

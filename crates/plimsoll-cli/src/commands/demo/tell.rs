@@ -113,7 +113,10 @@ impl Tale {
             };
             let clock = MonotonicClock.now();
             let since = clock.saturating_sub(*began.get_or_insert(clock));
-            let said = self.look(&now).and_then(|()| {
+            let said = self.look(&now).and_then(|news| {
+                if news {
+                    progress = since + PROGRESS;
+                }
                 let Some(story) = &self.story else { return Ok(()) };
                 if self.moves {
                     let columns = columns_of_stdout().unwrap_or(80);
@@ -138,8 +141,8 @@ impl Tale {
         Ok(())
     }
 
-    /// Tells what is new.
-    fn look(&mut self, now: &Snapshot) -> io::Result<()> {
+    /// Tells what is new; whether anything was.
+    fn look(&mut self, now: &Snapshot) -> io::Result<bool> {
         let mut lines = Vec::new();
         if self.story.is_none() {
             let columns = if self.moves { columns_of_stdout().unwrap_or(80) } else { COLUMNS };
@@ -153,7 +156,8 @@ impl Tale {
         if let Some(story) = &mut self.story {
             lines.extend(story.hear(now, &decisions, url.as_deref()));
         }
-        self.print(&lines)
+        self.print(&lines)?;
+        Ok(!lines.is_empty())
     }
 
     fn print(&self, lines: &[Line]) -> io::Result<()> {
