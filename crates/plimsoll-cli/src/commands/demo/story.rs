@@ -366,11 +366,13 @@ mod tests {
             " 100.0 s  elevated 225.1 MiB of 300.0 MiB, +20 MiB/s
                    three quarters of the budget: noted, nothing is done yet
  101.0 s  stop     SIGTERM sent to 1 process
-                   asked to end while it still can: at 364.0 MiB the kernel would kill it without a word
+                   asked to end while it still can; at 364.0 MiB the kernel
+                   would kill it outright
  102.0 s  ended    reason memory: exited with code 0
                    it finished its requests and left by itself: nothing was lost
  102.0 s  back-off restart 1 in 2 s
-                   about 2.0 s at first (run: 100 ms), doubled each time; a calm minute resets it
+                   about 2.0 s at first (run: 100 ms), doubled each time; a calm
+                   minute resets it
   48.0 s  running  pid 4711 serves http://127.0.0.1:7118/
 "
         );

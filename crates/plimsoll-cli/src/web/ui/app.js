@@ -81,25 +81,29 @@ function rows(id, entries) {
 
 function headline(s) {
   set("name", s.name);
-  const level = s.governor.governs ? s.governor.level : s.governor.blind ? "blind" : "observes";
+  const level = !s.child ? s.state : s.governor.governs ? s.governor.level : s.governor.blind ? "blind" : "observes";
   document.title = `${level} · ${s.name}`;
   set("state", s.state === "stale" ? `stale, ${duration(s.supervisor.heartbeat_age_seconds)}` : s.state.replace("-", " "));
   $("state").dataset.state = s.state;
   set("uptime", s.child ? `up ${duration(s.child.uptime_seconds)}` : "");
   set("supervisor", `plimsoll ${s.supervisor.version} · pid ${s.supervisor.pid}${s.supervisor.adopted ? ", adopted" : ""}`);
   set("level", s.state === "stale" ? "last known" : s.governor.blind ? "blind" : level);
-  document.body.dataset.level = s.governor.blind ? "blind" : s.state === "stale" ? "unknown" : s.governor.level;
+  show("level", s.child != null);
+  const unknown = s.state === "stale" || !s.child;
+  document.body.dataset.level = unknown ? "unknown" : s.governor.blind ? "blind" : s.governor.level;
+  document.body.dataset.old = String(s.state === "stale");
 }
 
 function banner(s) {
   const problems = [...s.warnings];
-  if (s.memory.unread) problems.unshift(`memory cannot be read: ${s.memory.unread}`);
+  const unread = s.child ? s.memory.unread : null;
+  if (unread) problems.unshift(`memory cannot be read: ${unread}`);
   if (s.state === "stale") problems.unshift("the supervisor gives no sign of life: nothing here is the present");
   if (s.restarts.crash_loop) problems.unshift("the program crashes in a loop");
   if (s.logs.degraded) problems.push(`logs: ${s.logs.degraded}`);
   set("banner", problems.join(" · "));
   show("banner", problems.length > 0);
-  $("banner").dataset.bad = String(s.state === "stale" || s.restarts.crash_loop || s.memory.unread != null);
+  $("banner").dataset.bad = String(s.state === "stale" || s.restarts.crash_loop || unread != null);
 }
 
 function budget(s) {
@@ -299,7 +303,7 @@ function chart() {
     }
     if (!next || next.pid !== sample.pid) {
       area += `L${x(sample.at)} ${floor}Z`;
-      if (next) ends += `M${x(sample.at)} ${y(sample.bytes)}V${floor}`;
+      if (next || last.child?.pid !== sample.pid) ends += `M${x(sample.at)} ${y(sample.bytes)}V${floor}`;
       begin = null;
     }
   });
@@ -343,10 +347,15 @@ async function look() {
     facts(status);
     decisions(newest, status.at_unix);
     chart();
-    set("age", "");
+    set("right-text", "now");
   } catch {
     const silence = (performance.now() - (answeredAt || startedAt)) / 1000;
     document.body.dataset.level = "unknown";
+    document.body.dataset.old = "true";
+    set("level", "last known");
+    set("growth", "");
+    set("limit", "");
+    if (last) set("right-text", clock(last.at_unix));
     document.title = `no answer · ${last?.name ?? "plimsoll"}`;
     $("state").dataset.state = "stale";
     set("state", "no answer");
