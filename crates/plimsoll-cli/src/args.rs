@@ -35,6 +35,9 @@ pub(crate) enum Command {
     /// Print the name of every metric, one a line, for checks of docs/metrics.md
     #[command(hide = true)]
     MetricsNames,
+    /// The service that `demo` runs
+    #[command(hide = true)]
+    DemoService(commands::demo::service::Args),
 }
 
 /// Which state directory and, for most commands, which name.

@@ -36,6 +36,7 @@ fn main() -> ExitCode {
         Command::Stop(args) => commands::stop::run(&args),
         Command::MetricsNames => commands::metrics_names::run(),
         Command::Demo(args) => commands::demo::run(args),
+        Command::DemoService(args) => commands::demo::service::run(&args),
     };
     result.unwrap_or_else(|failure| {
         eprintln!("plimsoll: {failure}");

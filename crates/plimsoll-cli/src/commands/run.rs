@@ -97,7 +97,7 @@ fn wait(text: &str) -> Result<Duration, String> {
     if wait > LONGEST_WAIT { Err("longer than 24 h".to_owned()) } else { Ok(wait) }
 }
 
-fn address(text: &str) -> Result<SocketAddr, String> {
+pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
     let full = match text.strip_prefix("localhost:") {
         Some(port) => format!("127.0.0.1:{port}"),
         None if text.parse::<u16>().is_ok() => format!("127.0.0.1:{text}"),
@@ -139,6 +139,7 @@ impl Args {
             http: self.http,
             pty: self.pty,
             quiet: self.quiet,
+            silent: false,
             cgroup: !self.no_cgroup,
             derive: !self.no_derive,
             swap: self.swap,

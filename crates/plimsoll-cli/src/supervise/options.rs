@@ -40,6 +40,8 @@ pub(crate) struct Options {
     pub(crate) pty: bool,
     /// No echo of the child's output, no start banner.
     pub(crate) quiet: bool,
+    /// Say nothing at all on stderr: whoever asked for it tells what the decision log tells.
+    pub(crate) silent: bool,
     /// Make a cgroup for the child.
     pub(crate) cgroup: bool,
     /// Derive runtime limits.

@@ -100,13 +100,14 @@ pub(crate) fn supervise(options: Options) -> Result<u8, Failure> {
         grace: options.grace,
     };
     let journal = Journal::open(layout.decisions());
-    let mouth = Mouth::new(options.quiet);
+    let mouth = Mouth::new(options.quiet, options.silent);
     let shared = Arc::new(Shared::new(fixed, &budget, mouth, journal, Arc::clone(&mailbox), waker.clone()));
     shared.set_last_exit(state::load_last_exit(&layout));
 
     if let Some(warning) = warning {
         shared.stand(&warning);
     }
+    let silent = options.silent;
     let echo = if options.quiet { None } else { echo(typing.is_some(), &shared) };
     let (logs, opened) = Logs::start(&layout, &shared.beat, inputs, echo).map_err(no_system)?;
     let logs = Arc::new(logs);
@@ -167,7 +168,9 @@ pub(crate) fn supervise(options: Options) -> Result<u8, Failure> {
     if let Some(path) = left {
         speak::direct(&format!("cannot remove {}: something is still in it", path.display()));
     }
-    speak::direct(&last);
+    if !silent {
+        speak::direct(&last);
+    }
     drop(lock);
     Ok(code)
 }

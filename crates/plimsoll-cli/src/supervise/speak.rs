@@ -18,13 +18,14 @@ const LONGEST: usize = 4096;
 #[derive(Debug, Default)]
 pub(crate) struct Mouth {
     quiet: bool,
+    silent: bool,
     voice: OnceLock<Voice>,
 }
 
 impl Mouth {
-    /// With `--quiet` only [`Mouth::warn`] is heard.
-    pub(crate) fn new(quiet: bool) -> Mouth {
-        Mouth { quiet, voice: OnceLock::new() }
+    /// With `--quiet` only [`Mouth::warn`] is heard; nothing is when it is silent.
+    pub(crate) fn new(quiet: bool, silent: bool) -> Mouth {
+        Mouth { quiet, silent, voice: OnceLock::new() }
     }
 
     /// From now on words go through the echo.
@@ -42,6 +43,9 @@ impl Mouth {
 
     /// Says what a person has to know.
     pub(crate) fn warn(&self, text: &str) {
+        if self.silent {
+            return;
+        }
         match self.voice.get() {
             Some(voice) => voice.say(&format!("plimsoll: {text}")),
             None => direct(text),

@@ -97,7 +97,7 @@ pub(crate) fn connect(path: &Path) -> io::Result<UnixStream> {
 /// See [`loopback_only`]; `AddrInUse` when the port is taken, which a caller should say and go on without.
 pub(crate) fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
     loopback_only(address)?;
-    TcpListener::bind(address).map_err(|error| io::Error::new(error.kind(), format!("{address}: {error}")))
+    TcpListener::bind(address)
 }
 
 /// Refuses an address that others than this machine can reach: that needs a token, which this version does not have.

@@ -6,5 +6,6 @@
     reason = "tests read whole small files, wait on the real clock, and fail by panicking"
 )]
 
+mod demo;
 mod logs;
 mod shop;

@@ -36,9 +36,10 @@ function duration(s) {
   if (s < 10) return `${s.toFixed(1)} s`;
   const whole = Math.floor(s);
   if (whole < 60) return `${whole} s`;
-  if (whole < 3600) return `${Math.floor(whole / 60)} min ${whole % 60} s`;
-  if (whole < 86400) return `${Math.floor(whole / 3600)} h ${Math.floor((whole % 3600) / 60)} min`;
-  return `${Math.floor(whole / 86400)} d ${Math.floor((whole % 86400) / 3600)} h`;
+  const two = (n, unit, rest, small) => (rest ? `${n} ${unit} ${rest} ${small}` : `${n} ${unit}`);
+  if (whole < 3600) return two(Math.floor(whole / 60), "min", whole % 60, "s");
+  if (whole < 86400) return two(Math.floor(whole / 3600), "h", Math.floor((whole % 3600) / 60), "min");
+  return two(Math.floor(whole / 86400), "d", Math.floor((whole % 86400) / 3600), "h");
 }
 
 function rate(bytesPerSecond) {
@@ -70,7 +71,7 @@ function rows(id, entries) {
     const row = $("row").content.cloneNode(true);
     row.querySelector("dt").textContent = label;
     row.querySelector("dd").textContent = value;
-    if (kind) row.querySelector("dd").className = kind;
+    if (kind) row.querySelector(kind.startsWith("dot") ? "dt" : "dd").className = kind;
     fresh.append(row);
   }
   $(id).replaceChildren(fresh);
@@ -80,42 +81,48 @@ function rows(id, entries) {
 
 function headline(s) {
   set("name", s.name);
-  const level = s.governor.governs ? s.governor.level : s.governor.blind ? "blind" : "observes";
+  const level = !s.child ? s.state : s.governor.governs ? s.governor.level : s.governor.blind ? "blind" : "observes";
   document.title = `${level} · ${s.name}`;
   set("state", s.state === "stale" ? `stale, ${duration(s.supervisor.heartbeat_age_seconds)}` : s.state.replace("-", " "));
   $("state").dataset.state = s.state;
   set("uptime", s.child ? `up ${duration(s.child.uptime_seconds)}` : "");
   set("supervisor", `plimsoll ${s.supervisor.version} · pid ${s.supervisor.pid}${s.supervisor.adopted ? ", adopted" : ""}`);
   set("level", s.state === "stale" ? "last known" : s.governor.blind ? "blind" : level);
-  document.body.dataset.level = s.governor.blind ? "blind" : s.state === "stale" ? "unknown" : s.governor.level;
+  show("level", s.child != null);
+  const unknown = s.state === "stale" || !s.child;
+  document.body.dataset.level = unknown ? "unknown" : s.governor.blind ? "blind" : s.governor.level;
+  document.body.dataset.old = String(s.state === "stale");
 }
 
 function banner(s) {
   const problems = [...s.warnings];
-  if (s.memory.unread) problems.unshift(`memory cannot be read: ${s.memory.unread}`);
+  const unread = s.child ? s.memory.unread : null;
+  if (unread) problems.unshift(`memory cannot be read: ${unread}`);
   if (s.state === "stale") problems.unshift("the supervisor gives no sign of life: nothing here is the present");
   if (s.restarts.crash_loop) problems.unshift("the program crashes in a loop");
   if (s.logs.degraded) problems.push(`logs: ${s.logs.degraded}`);
   set("banner", problems.join(" · "));
   show("banner", problems.length > 0);
-  $("banner").dataset.bad = String(s.state === "stale" || s.restarts.crash_loop || s.memory.unread != null);
+  $("banner").dataset.bad = String(s.state === "stale" || s.restarts.crash_loop || unread != null);
 }
 
 function budget(s) {
   const { charged_bytes: charged, budget_bytes: limit, kernel_limit_bytes: kernel, marks_bytes: marks } = s.memory;
-  set("charged", size(charged));
-  const percent = charged != null && limit ? `  ${Math.floor((charged / limit) * 100)} %` : "";
-  set("budget", limit ? `of ${size(limit)}${percent}` : "no budget: observes only");
+  set("charged", s.child ? size(charged) : "nothing runs");
+  const percent = s.child && charged != null && limit ? `  ${Math.floor((charged / limit) * 100)} %` : "";
+  set("budget", limit ? `${s.child ? "of" : "budget"} ${size(limit)}${percent}` : "no budget: observes only");
   const g = s.governor;
-  const sure = (g.growth_confidence_ratio ?? 0) >= 0.5;
-  const grows = sure && g.growth_bytes_per_second != null && Math.abs(g.growth_bytes_per_second) >= 16384;
-  set("growth", grows ? rate(g.growth_bytes_per_second) : "steady");
+  const known = s.child != null && g.growth_bytes_per_second != null;
+  const sure = known && (g.growth_confidence_ratio ?? 0) >= 0.5;
+  const grows = sure && Math.abs(g.growth_bytes_per_second) >= 16384;
+  const word = !s.child ? "" : !known ? "growth not known yet" : sure ? "steady" : "no clear trend";
+  set("growth", grows ? rate(g.growth_bytes_per_second) : word);
   set("limit", grows && g.time_to_limit_seconds != null ? `budget in ${duration(g.time_to_limit_seconds)}` : "");
   show("bar", Boolean(limit));
   const end = Math.max(kernel ?? 0, limit ?? 0);
   if (!limit || !marks) return;
   const at = (bytes) => `${Math.min(100, (bytes / end) * 100)}%`;
-  $("fill").style.width = at(charged ?? 0);
+  $("fill").style.width = at(s.child ? (charged ?? 0) : 0);
   $("reserve").style.left = at(limit);
   $("bar").setAttribute("aria-valuemax", limit);
   $("bar").setAttribute("aria-valuenow", charged ?? 0);
@@ -150,6 +157,12 @@ function kinds(s) {
   rows("kinds", entries.map(([kind, label, n]) => [label, size(n), `dot kind-${kind}`]));
 }
 
+const STREAMS = [
+  ["stdout", "stdout"],
+  ["stderr", "stderr"],
+  ["plimsoll", "notes of Plimsoll"],
+];
+
 function facts(s) {
   const fds = s.child?.fds;
   set("fds-total", fds ? `${count(fds.total)}${fds.truncated ? "+" : ""}` : "–");
@@ -168,7 +181,10 @@ function facts(s) {
   const lines = s.logs.lines_per_second;
   set("log-rate", lines == null ? "–" : lines < 10 ? lines.toFixed(1) : count(Math.round(lines)));
   rows("logs", [
-    ...Object.entries(s.logs.streams).map(([name, v]) => [name, `${count(v.lines_total)} lines`]),
+    ...STREAMS.filter(([name]) => s.logs.streams[name]).map(([name, label]) => [
+      label,
+      `${count(s.logs.streams[name].lines_total)} lines`,
+    ]),
     ["lost", count(lost), lost ? "bad" : ""],
     ["not echoed", s.logs.echo_dropped_lines_total ? count(s.logs.echo_dropped_lines_total) : null],
     ["on disk", size(s.logs.database_bytes + s.logs.spool_bytes)],
@@ -191,7 +207,7 @@ function facts(s) {
   set("restart-reasons", reasons.map(([reason, n]) => `${reason} ${count(n)}`).join(", "));
   const exit = s.last_exit;
   rows("last-exit", [
-    ["next start", s.restarts.next_in_seconds == null ? null : `in ${duration(s.restarts.next_in_seconds)}`, "warn"],
+    ["next start", s.state !== "backing-off" || s.restarts.next_in_seconds == null ? null : `in ${duration(s.restarts.next_in_seconds)}`, "warn"],
     ["last exit", exit?.reason ?? "none", exit && exit.reason !== "exit" ? "bad" : ""],
     ["code", exit?.code == null ? null : String(exit.code)],
     ["signal", exit?.signal == null ? null : String(exit.signal)],
@@ -234,8 +250,12 @@ function decisions(entries, now) {
 // The chart
 
 function remember(s) {
-  if (s.state === "stale" || s.memory.charged_bytes == null) return;
-  samples.push({ at: s.at_unix, bytes: s.memory.charged_bytes, pid: s.child?.pid ?? 0 });
+  if (s.state === "stale" || s.memory.charged_bytes == null || !s.child) return;
+  // The figure is as old as its reading; the same reading again is no new sample.
+  const at = s.at_unix - (s.governor.reading_age_seconds ?? 0);
+  const before = samples.at(-1);
+  if (before && before.pid === s.child.pid && at - before.at < 0.05) return;
+  samples.push({ at, bytes: s.memory.charged_bytes, pid: s.child.pid });
   if (samples.length > SAMPLES_MAX) samples.shift();
 }
 
@@ -283,7 +303,7 @@ function chart() {
     }
     if (!next || next.pid !== sample.pid) {
       area += `L${x(sample.at)} ${floor}Z`;
-      if (next) ends += `M${x(sample.at)} ${y(sample.bytes)}V${floor}`;
+      if (next || last.child?.pid !== sample.pid) ends += `M${x(sample.at)} ${y(sample.bytes)}V${floor}`;
       begin = null;
     }
   });
@@ -327,10 +347,15 @@ async function look() {
     facts(status);
     decisions(newest, status.at_unix);
     chart();
-    set("age", "");
+    set("right-text", "now");
   } catch {
     const silence = (performance.now() - (answeredAt || startedAt)) / 1000;
     document.body.dataset.level = "unknown";
+    document.body.dataset.old = "true";
+    set("level", "last known");
+    set("growth", "");
+    set("limit", "");
+    if (last) set("right-text", clock(last.at_unix));
     document.title = `no answer · ${last?.name ?? "plimsoll"}`;
     $("state").dataset.state = "stale";
     set("state", "no answer");
