@@ -33,7 +33,7 @@ fn main() -> ExitCode {
         Command::Logs(args) => commands::logs::run(args),
         Command::Set(args) => commands::set::run(args),
         Command::Doctor(args) => commands::doctor::run(args),
-        Command::Demo(args) => commands::demo::run(args),
+        Command::Demo(args) => commands::demo::run(&args),
         Command::DemoService(args) => commands::demo::service::run(&args),
     };
     result.unwrap_or_else(|failure| {
