@@ -35,7 +35,7 @@ fn main() -> ExitCode {
         Command::Doctor(args) => commands::doctor::run(args),
         Command::Stop(args) => commands::stop::run(&args),
         Command::MetricsNames => commands::metrics_names::run(),
-        Command::Demo(args) => commands::demo::run(args),
+        Command::Demo(args) => commands::demo::run(&args),
         Command::DemoService(args) => commands::demo::service::run(&args),
     };
     result.unwrap_or_else(|failure| {

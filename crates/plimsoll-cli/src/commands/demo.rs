@@ -131,7 +131,7 @@ impl Spoken {
 ///
 /// # Errors
 /// A budget or a rate too small to see anything, and whatever keeps `plimsoll run` from starting: a demo that runs already.
-pub(crate) fn run(args: Args) -> Result<ExitCode, Failure> {
+pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
     for (flag, value) in [("--memory", args.memory), ("--rate", args.rate)] {
         if value < LEAST_BYTES {
             let least = units::size(LEAST_BYTES);

@@ -16,14 +16,19 @@ pub(crate) const HUNG: Duration = Duration::from_secs(5);
 pub(crate) type Show = Box<dyn Fn(u64) + Send>;
 
 /// The sign of life.
-#[derive(Default)]
 pub(crate) struct Beat {
-    /// Nanoseconds of the monotonic clock at the last sign; 0: none yet.
+    /// Nanoseconds of the monotonic clock at the last sign; being made is the first.
     last_ns: AtomicU64,
     /// Since when the loop is busy; 0: it sleeps.
     busy_since_ns: AtomicU64,
     /// Where other processes see it.
     ring: Mutex<Option<Show>>,
+}
+
+impl Default for Beat {
+    fn default() -> Beat {
+        Beat { last_ns: AtomicU64::new(now_ns()), busy_since_ns: AtomicU64::new(0), ring: Mutex::default() }
+    }
 }
 
 impl Beat {

@@ -86,9 +86,17 @@ struct DecisionsQuery {
 async fn decisions(State(shared): State<Shared>, query: Query<DecisionsQuery>) -> Json<Vec<DecisionView>> {
     let mut decisions = shared.control.decisions(query.max.unwrap_or(DECISIONS_DEFAULT).min(DECISIONS_MAX));
     if !shared.trusted {
-        decisions.iter_mut().for_each(DecisionView::redact);
+        decisions.iter_mut().for_each(redact);
     }
     Json(decisions)
+}
+
+/// What any program on this machine may read of a decision: no commands, no values of variables.
+fn redact(decision: &mut DecisionView) {
+    decision.redact();
+    if decision.kind == "derived" {
+        "variables were derived from the budget".clone_into(&mut decision.text);
+    }
 }
 
 async fn scrape(State(shared): State<Shared>) -> Response<Body> {

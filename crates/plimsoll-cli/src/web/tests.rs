@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use plimsoll::clock::{Clock, MonotonicClock};
 
 use super::client::{Client, ClientError};
-use super::{TCP_CONNECTIONS, WebHandle, serve, socket};
+use super::{HEADER_TIME, TCP_CONNECTIONS, WebHandle, serve, socket};
 use crate::snapshot::{Control, DecisionView, RunState, Snapshot, sample};
 
 /// A supervisor that only remembers what it was told.
@@ -31,6 +31,8 @@ impl Control for Pretend {
 
     fn decisions(&self, max: usize) -> Vec<DecisionView> {
         let mut all = sample::decisions();
+        all[0].kind = "derived".into();
+        all[0].text = "derived for the program: NODE_OPTIONS=\"--require hunter2.js\"".into();
         all[3].text = "exec:notify --token hunter2".into();
         all.split_off(all.len().saturating_sub(max))
     }
@@ -124,6 +126,7 @@ fn the_port_is_for_reading_and_tells_no_secrets() {
         ("/icon.svg", "image/svg+xml", "<svg"),
         ("/api/status", "application/json", "\"name\":\"shop\""),
         ("/api/decisions?max=1", "application/json", "\"kind\":\"level\""),
+        ("/api/decisions?max=1000", "application/json", "\"kind\":\"derived\""),
         ("/metrics", "openmetrics", "plimsoll_level_info"),
         ("/healthz", "text/plain", "ok"),
     ] {
@@ -212,6 +215,26 @@ fn a_supervise_loop_without_a_heartbeat_is_stale_however_well_the_web_answers() 
     assert_eq!(served.client().status().unwrap().state, RunState::Stale);
     let answer = served.get("/healthz");
     assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("stale, 12 s"), "{answer}");
+}
+
+#[test]
+fn a_peer_that_dawdles_is_shown_out_and_leaves_its_slot() {
+    let served = Served::new();
+    let mut half = served.connect();
+    half.write_all(b"GET / HTTP/1.1\r\nhost: local").unwrap();
+    let mut silent = served.connect();
+    let before = MonotonicClock.now();
+    for stream in [&mut half, &mut silent] {
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).expect("closed within ten seconds");
+        assert!(!answer.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&answer));
+    }
+    assert!(MonotonicClock.now() - before < HEADER_TIME + Duration::from_secs(4));
+    // The one that asks is the only one inside.
+    let until = MonotonicClock.now() + Duration::from_secs(10);
+    while served.client().status().unwrap().http.unwrap().connections > 1 {
+        assert!(MonotonicClock.now() < until, "a slot was not given back");
+    }
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! `plimsoll demo` as a newcomer meets it: what it tells, how it ends, and what a second one says.
 
-use std::io::{BufRead as _, BufReader, Read as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 
@@ -8,7 +8,7 @@ use std::process::{Child, Command, Output, Stdio};
 fn demo(dir: &Path, rate: &str, more: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_plimsoll"));
     command.args(["demo", "--memory", "48M", "--rate", rate, "--http", "127.0.0.1:0", "--port", "0", "--dir"]);
-    command.arg(dir).args(more).stdin(Stdio::null());
+    command.arg(dir).args(more).env("DEMO_SECRET", "canary-7f3a").stdin(Stdio::null());
     command
 }
 
@@ -108,4 +108,51 @@ fn after_a_kill_the_next_one_takes_the_service_over() {
     assert!(next.status.success(), "{said}\n{told}");
     assert!(told.contains(&format!("pid {pid} taken over")), "{told}");
     assert!(told.contains(&format!("pid {pid} serves http://127.0.0.1:")), "{told}");
+}
+
+/// All of the answer to a request on the port.
+fn asked(address: &str, request: &str) -> String {
+    let mut stream = std::net::TcpStream::connect(address).unwrap();
+    write!(stream, "{request}\r\nconnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.take(4 << 20).read_to_string(&mut answer).unwrap();
+    answer
+}
+
+#[test]
+fn its_port_shows_figures_and_neither_command_nor_environment_nor_log() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut first, mut lines, told) = started(dir.path());
+    let address = told.rsplit_once("page        http://").unwrap().1.split('/').next().unwrap().to_owned();
+    for target in ["/", "/app.js", "/style.css", "/api/status", "/api/decisions?max=1000", "/metrics", "/healthz"] {
+        let answer = asked(&address, &format!("GET {target} HTTP/1.1\r\nhost: {address}"));
+        assert!(answer.starts_with("HTTP/1.1 200"), "{target}: {answer}");
+        for secret in ["demo-service", "rate-bytes", "GET /order", "serves http://", "PATH=", "canary-7f3a"] {
+            assert!(!answer.contains(secret), "{target} tells {secret}");
+        }
+    }
+    let status = asked(&address, &format!("GET /api/status HTTP/1.1\r\nhost: {address}"));
+    assert!(status.contains("\"budget_bytes\":50331648"), "{status}");
+    for (request, refused) in [
+        ("GET /api/status HTTP/1.1\r\nhost: evil.example".to_owned(), "421"),
+        (format!("GET /api/status HTTP/1.1\r\nhost: {address}\r\norigin: http://evil.example"), "403"),
+        (format!("POST /api/stop HTTP/1.1\r\nhost: {address}\r\ncontent-length: 0"), "405"),
+        (format!("PUT /api/memory HTTP/1.1\r\nhost: {address}\r\ncontent-length: 0"), "405"),
+    ] {
+        let answer = asked(&address, &request);
+        assert!(answer.starts_with(&format!("HTTP/1.1 {refused}")), "{request}: {answer}");
+    }
+    signal(&first, rustix::process::Signal::TERM);
+    lines.read_to_string(&mut String::new()).unwrap();
+    assert!(first.wait().unwrap().success());
+}
+
+#[test]
+fn an_address_for_everyone_is_refused_with_what_to_do() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_plimsoll"));
+    let output = command.args(["demo", "--http", "0.0.0.0:7117", "--dir"]).arg(dir.path()).output().unwrap();
+    let (_, said) = words(&output);
+    assert_eq!(output.status.code(), Some(64), "{said}");
+    assert!(said.contains("only loopback addresses are served") && said.contains("token"), "{said}");
 }

@@ -140,7 +140,7 @@ impl Story {
                 self.say(at, words::level_tone(&entry.level), &entry.level, figures, lines);
                 match entry.level.as_str() {
                     "elevated" => {
-                        self.explain("elevated", "three quarters of the budget: noted, nothing is done yet", lines)
+                        self.explain("elevated", "three quarters of the budget: noted, nothing is done yet", lines);
                     }
                     "high" => self.explain(
                         "high",
@@ -185,10 +185,11 @@ impl Story {
                 );
             }
             ("exit", _) => self.say(at, Tone::Note, "ended", &entry.text, lines),
-            ("adopt", _) => {
-                self.say(at, Tone::Note, "taken over", &entry.text, lines);
+            ("adopt", _) if entry.text.contains("taken over") => {
+                self.say(at, Tone::Note, "adopted", &entry.text, lines);
                 self.explain("adopt", "a supervisor that is killed neither kills its program nor loses its log", lines);
             }
+            ("adopt", _) => self.say(at, Tone::Warn, "lost", &entry.text, lines),
             ("warning", _) => self.say(at, Tone::Warn, "warning", &entry.text, lines),
             (kind, _) => self.say(at, Tone::Note, kind, &entry.text, lines),
         }
@@ -305,9 +306,10 @@ impl Story {
         lines.push(Line::new());
         let spoken = &self.plan.spoken;
         let page = last.http.as_ref().and_then(|http| http.address.as_ref());
+        let again = if last.name == "demo" { "demo".to_owned() } else { format!("demo --name {}", last.name) };
         let mut tries = vec![
             ("the log that it left", spoken.line(&format!("logs {}", last.name))),
-            ("the demo again", spoken.line("demo")),
+            ("the demo again", spoken.line(&again)),
         ];
         tries.push(("and meanwhile", spoken.line("top")));
         if let Some(page) = page {
@@ -381,7 +383,7 @@ mod tests {
         let again = write_lines(&story.hear(&now, &both, None), false);
         assert_eq!(again.lines().count(), 4, "{again}");
         let summary = write_lines(&story.summary(), false);
-        for word in ["2 times it reached", "reason memory", "restarts    2", "never needed", "plimsoll logs demo"] {
+        for word in ["2 times it reached", "reason memory", "restarts    2", "never needed", "plimsoll logs shop"] {
             assert!(summary.contains(word), "{word}: {summary}");
         }
     }
