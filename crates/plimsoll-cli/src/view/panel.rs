@@ -49,12 +49,17 @@ fn alive(snapshot: &Snapshot) -> bool {
 pub(crate) fn budget(snapshot: &Snapshot, frame: &Frame<'_>) -> Vec<Line> {
     let governor = &snapshot.governor;
     let level = match (alive(snapshot), governor.mode()) {
-        (false, _) => Line::new().add(Tone::Dim, "last known"),
+        (false, _) if snapshot.state == RunState::Exited => Line::new().add(Tone::Dim, "ENDED"),
+        (false, _) => Line::new().add(Tone::Dim, "last known  "),
         (true, "blind") => Line::new().add(Tone::Critical, " BLIND "),
         (true, "observes") => Line::new().add(Tone::Note, "OBSERVES"),
         (true, _) => Line::new().add(words::level_tone(&governor.level), governor.level.to_uppercase()),
     };
-    let mut line = Line::new().plain("  ").join(level).pad_to(LABEL_COLUMNS).join(words::charged(&snapshot.memory));
+    let charged = match snapshot.memory.charged_bytes {
+        None if !alive(snapshot) => Line::new().add(Tone::Dim, "no program runs"),
+        _ => words::charged(&snapshot.memory),
+    };
+    let mut line = Line::new().plain("  ").join(level).pad_to(LABEL_COLUMNS).join(charged);
     if alive(snapshot) {
         line = line.plain("   ").join(words::growth(governor));
     }

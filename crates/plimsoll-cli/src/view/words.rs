@@ -238,7 +238,7 @@ pub(crate) fn restarts(restarts: &RestartView) -> Line {
     if restarts.crash_loop {
         line = line.add(Tone::Dim, " · ").add(Tone::Critical, "crash loop");
     }
-    match restarts.next_in_seconds {
+    match restarts.next_in_seconds.filter(|wait| *wait > 0.0) {
         Some(wait) => line.add(Tone::Dim, " · ").add(Tone::Warn, format!("next start in {}", seconds(wait))),
         None => line,
     }

@@ -105,7 +105,8 @@ fn body(model: &Model<'_>, program: &Program, columns: usize, room: usize) -> Ve
     if left >= 2 && !program.decisions.is_empty() {
         let rule = "─".repeat(panel::bar_columns(columns).saturating_sub("decisions ".len()));
         lines.push(Line::new().plain("  ").add(Tone::Dim, format!("decisions {rule}")));
-        lines.extend(panel::decisions(&program.decisions, model.now_unix, left - 1, &frame));
+        let newest = panel::decisions(&program.decisions, model.now_unix, left - 1, &frame);
+        lines.extend(newest.into_iter().map(|line| line.clip(panel::bar_columns(columns) + 2)));
     }
     lines
 }
@@ -194,7 +195,7 @@ mod tests {
         let drawn = write_lines(&draw(&model(&programs, 27), 100, 30), false);
         assert!(drawn.contains("▸ web-27"), "{drawn}");
         assert!(drawn.contains("  web-27  running"), "its panel: {drawn}");
-        assert!(drawn.contains("20 more"), "{drawn}");
+        assert!(drawn.contains("21 more"), "{drawn}");
     }
 
     #[test]
