@@ -21,5 +21,6 @@ pub mod level;
 pub mod limit;
 pub mod policy;
 pub mod queue;
+pub mod reclaim;
 mod sys;
 pub mod units;
