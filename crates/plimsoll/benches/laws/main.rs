@@ -4,18 +4,21 @@
 //! `cargo bench -p plimsoll --bench laws --features testkit -- [--seed N] [--cells]`: with `--seed`, the cells' parameters are drawn at
 //! random within the ranges (384 of them); `--cells` prints every cell.
 
+mod ours;
 mod rivals;
 mod run;
 
 use std::time::Duration;
 
+use ours::Plimsoll;
 use rivals::{Hysteresis, Law, RisingWave, Seed, ThresholdGc};
 use run::{Cell, Outcome};
 
 /// A name and what makes a fresh law.
 type Entry = (&'static str, fn() -> Box<dyn Law>);
 
-const LAWS: [Entry; 4] = [
+const LAWS: [Entry; 5] = [
+    ("plimsoll", || Box::new(Plimsoll::default())),
     ("risingwave", || Box::new(RisingWave)),
     ("seed (1/N)·0.9", || Box::new(Seed)),
     ("hysteresis", || Box::new(Hysteresis::default())),
@@ -58,6 +61,23 @@ fn main() {
         }
     }
     summary(&table);
+    lost(&cells, &table);
+}
+
+/// The cells in which another law, staying below the limit, kept more than ours.
+fn lost(cells: &[Cell], table: &[Vec<Outcome>]) {
+    let mut shown = 0;
+    for (cell, outcomes) in cells.iter().zip(table) {
+        let rival = (1..LAWS.len())
+            .filter(|i| outcomes[*i].peak <= 100.0)
+            .max_by(|a, b| outcomes[*a].store.total_cmp(&outcomes[*b].store));
+        let ours = outcomes[0];
+        if let Some(rival) = rival.filter(|rival| outcomes[*rival].store > ours.store + 0.05 || ours.peak > 100.0) {
+            shown += 1;
+            println!("lost: {cell}: store {:.1}, {} {:.1}", ours.store, LAWS[rival].0, outcomes[rival].store);
+        }
+    }
+    println!("{shown} cells lost");
 }
 
 fn summary(table: &[Vec<Outcome>]) {

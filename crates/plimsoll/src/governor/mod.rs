@@ -11,6 +11,7 @@
 
 mod board;
 mod growth;
+pub mod law;
 mod step;
 mod thread;
 mod waits;
