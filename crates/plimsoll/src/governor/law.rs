@@ -204,8 +204,18 @@ pub fn law(
 }
 
 impl LawState {
+    /// The delay of least error: the bottom of the parabola through the best of those tried and its neighbours.
     fn delay_time(&self) -> Duration {
-        MAX_DELAY * u32::try_from(self.delay).unwrap_or(0) / (DELAYS as u32 - 1)
+        let i = self.delay;
+        let mut place = i as f64;
+        if i > 0 && i + 1 < DELAYS {
+            let (left, middle, right) = (self.errors[i - 1], self.errors[i], self.errors[i + 1]);
+            let bend = left - 2.0 * middle + right;
+            if bend > 0.0 {
+                place += (0.5 * (left - right) / bend).clamp(-0.5, 0.5);
+            }
+        }
+        MAX_DELAY.mul_f64(place / (DELAYS as f64 - 1.0))
     }
 
     /// Inflow, and what became of open orders.
