@@ -120,6 +120,8 @@ pub struct GovernorStatus {
     pub callback_cost: Cost,
     /// Panics of the callback.
     pub callback_panics_total: u64,
+    /// Panics of the gauge: each is a reading that failed.
+    pub gauge_panics_total: u64,
     /// What ended its sleeps.
     pub wakes: WakeCounts,
     /// Its scheduling class.

@@ -7,12 +7,15 @@
 //! bookkeeping, not the next sample. It keeps [`CHANGES_KEPT`] changes and [`STEADY_KEPT`] steady decisions.
 //!
 //! It asks for `SCHED_FIFO` 1, else nice −11, else runs as any thread, and says which. The callback runs on this thread: it
-//! must neither block nor take locks that others hold for long. A callback that panics is counted, and called again.
+//! must neither block nor take locks that others hold for long. A callback that panics is counted, and called again; a gauge
+//! that panics has read nothing.
 
 mod board;
 mod growth;
 pub mod law;
 mod step;
+#[cfg(test)]
+mod tests;
 mod thread;
 mod waits;
 
@@ -28,8 +31,8 @@ use rustix::fd::OwnedFd;
 pub use board::{CHANGES_KEPT, Cost, GovernorStatus, STEADY_KEPT, Scheduling, WakeCounts};
 pub use growth::{Growth, SAMPLES, SPACING};
 pub use step::{
-    BLIND_INTERVAL, CRITICAL_INTERVAL, Cause, Decision, Reading, State, TIME_TO_LIMIT_CONFIDENCE, confirm_pause, step,
-    wants_confirm,
+    BLIND_INTERVAL, CRITICAL_INTERVAL, Cause, Decision, Reading, State, TIME_TO_LIMIT_CONFIDENCE, confirm_is_urgent,
+    confirm_pause, step, wants_confirm,
 };
 pub use thread::LATE_TICK;
 pub use waits::{WAKE_FIRES_MAX, WAKES_MAX};

@@ -24,10 +24,13 @@ pub const BLIND_INTERVAL: Duration = Duration::from_millis(100);
 const LATE_PART: u64 = 4;
 /// A kernel guard this close to the budget comes too late: its counters are batched (64 pages a CPU, 128 events).
 const GUARD_LAG_BYTES: u64 = 16 << 20;
-/// A move of the fast number by this part of the budget since the last confirmed reading is worth another one.
-const MOVED_PART: u64 = 16;
+/// A move of the fast number by this part of the budget since the last confirmed reading is worth another one: while Normal,
+/// and above, so that the slope has points between the marks.
+const MOVED_PART: [u64; 2] = [16, 64];
 /// Confirmed readings take at most one part in so many of a core.
 const CONFIRM_SHARE: u32 = 10;
+/// The same while the fast number says that the next mark was probably reached: then a late reading is what costs.
+const URGENT_SHARE: u32 = 2;
 /// A slope below this is rest: no time to limit is given. Bytes a second.
 const REST_BYTES_PER_SECOND: f64 = 1024.0;
 /// A slope of less confidence gives no time to limit.
@@ -181,24 +184,35 @@ pub fn wants_confirm(
     }
     let Some(budget) = policy.budget_bytes else { return false };
     let Some(next) = Level::ALL.get(state.level as usize + 1) else { return true };
-    if policy.mark_bytes(*next).is_some_and(|mark| fast >= mark) {
+    let upper = state.upper(fast);
+    if policy.mark_bytes(*next).is_some_and(|mark| upper >= mark) {
         return true;
     }
     if state.deadline(policy, at).is_some_and(|left| left.is_zero()) {
         return true;
     }
-    if last.fast_bytes.is_none_or(|then| fast.abs_diff(then) >= budget / MOVED_PART) {
+    let moved = budget / MOVED_PART[usize::from(state.level > Level::Normal)];
+    if last.fast_bytes.is_none_or(|then| fast.abs_diff(then) >= moved) {
         return true;
     }
     let estimate = state.estimate(fast).unwrap_or(fast);
-    let guarded = guard_holds(budget, estimate, Some(fast), guard_bytes);
-    !guarded && 2 * pace(policy, budget, fast) < pace(policy, budget, estimate)
+    let guarded = state.guard_holds(budget, estimate, Some(fast), guard_bytes);
+    !guarded && 2 * pace(policy, budget, upper) < pace(policy, budget, estimate)
+}
+
+/// Whether what the fast number grew since the last confirmed reading is enough to have reached the next mark, page cache
+/// that was there before left out.
+pub fn confirm_is_urgent(policy: &Policy, state: &State, fast_bytes: Option<u64>) -> bool {
+    let next = Level::ALL.get(state.level as usize + 1).and_then(|level| policy.mark_bytes(*level));
+    let estimate = fast_bytes.and_then(|fast| state.estimate(fast));
+    matches!((estimate, next), (Some(bytes), Some(mark)) if bytes >= mark)
 }
 
 /// How long after one confirmed reading the next may be taken, when it cost `cost`: ten times that, so that confirming takes
-/// at most a tenth of a core; 0 when that is shorter than the shortest sleep anyway.
-pub fn confirm_pause(policy: &Policy, cost: Duration) -> Duration {
-    let pause = cost.saturating_mul(CONFIRM_SHARE);
+/// at most a tenth of a core; twice that when it is [urgent](confirm_is_urgent); 0 when that is shorter than the shortest
+/// sleep anyway.
+pub fn confirm_pause(policy: &Policy, cost: Duration, urgent: bool) -> Duration {
+    let pause = cost.saturating_mul(if urgent { URGENT_SHARE } else { CONFIRM_SHARE });
     if pause > policy.min_interval { pause } else { Duration::ZERO }
 }
 
@@ -327,11 +341,32 @@ impl State {
         Some(Cause::AssumedBlind)
     }
 
-    /// The charged bytes by now: confirmed, plus what the fast number grew since, never more than the fast number.
+    /// What the fast number was too low by at the last confirmed reading: it should be an upper bound, but batched
+    /// counters and swap that it does not see make it less.
+    fn short_bytes(&self) -> u64 {
+        self.last.map_or(0, |last| last.charged_bytes.saturating_sub(last.fast_bytes.unwrap_or(u64::MAX)))
+    }
+
+    /// The most that the charged bytes can be by now.
+    fn upper(&self, fast_bytes: u64) -> u64 {
+        fast_bytes.saturating_add(self.short_bytes())
+    }
+
+    /// The charged bytes by now: confirmed, plus what the fast number grew since, never more than the upper bound.
     fn estimate(&self, fast_bytes: u64) -> Option<u64> {
         let last = self.last?;
         let grown = fast_bytes.saturating_sub(last.fast_bytes.unwrap_or(fast_bytes));
-        Some(last.charged_bytes.saturating_add(grown).min(fast_bytes))
+        Some(last.charged_bytes.saturating_add(grown).min(self.upper(fast_bytes)))
+    }
+
+    /// Whether a kernel event will wake us early enough, whatever happens: raw usage is below the guard, and the charged
+    /// bytes cannot pass it unseen.
+    fn guard_holds(&self, budget: u64, estimate: u64, fast_bytes: Option<u64>, guard_bytes: Option<u64>) -> bool {
+        let (Some(fast), Some(guard)) = (fast_bytes, guard_bytes) else { return false };
+        let at_guard = guard.saturating_add(self.short_bytes());
+        fast < guard
+            && at_guard.saturating_sub(estimate) <= budget.saturating_sub(estimate) / 2
+            && budget.saturating_sub(at_guard) >= GUARD_LAG_BYTES.max(budget / 8)
     }
 
     /// How long until a sustain or dwell that has begun ends: a confirmed reading is due then.
@@ -362,15 +397,16 @@ impl State {
         let next = Level::ALL.get(self.level as usize + 1).and_then(|level| policy.mark_bytes(*level));
         let room = if self.level == Level::Critical {
             CRITICAL_INTERVAL
-        } else if guard_holds(budget, estimate, reading.fast_bytes, reading.guard_bytes) {
+        } else if self.guard_holds(budget, estimate, reading.fast_bytes, reading.guard_bytes) {
             policy.poll_interval
         } else if reading.confirmed.is_some() {
             pace(policy, budget, last.charged_bytes)
         } else {
             // Not confirmed: below the next mark the upper bound is certain; from there on a confirmed reading was wanted
             // and is being paced by its cost.
-            match reading.fast_bytes.filter(|fast| next.is_none_or(|mark| *fast < mark)) {
-                Some(fast) => pace(policy, budget, fast),
+            match reading.fast_bytes.map(|fast| self.upper(fast)).filter(|upper| next.is_none_or(|mark| *upper < mark))
+            {
+                Some(upper) => pace(policy, budget, upper),
                 None => pace(policy, budget, estimate),
             }
         };
@@ -388,15 +424,6 @@ fn pace(policy: &Policy, budget: u64, bytes: u64) -> Duration {
     let bytes = next.unwrap_or(room).max(room / LATE_PART);
     let nanos = u128::from(bytes) * 1_000_000_000 / u128::from(policy.fill_bytes_per_second.max(1));
     Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX)).min(policy.poll_interval).max(policy.min_interval)
-}
-
-/// Whether a kernel event will wake us early enough, whatever happens.
-fn guard_holds(budget: u64, estimate: u64, fast_bytes: Option<u64>, guard_bytes: Option<u64>) -> bool {
-    let (Some(fast), Some(guard)) = (fast_bytes, guard_bytes) else { return false };
-    let room_after = budget.saturating_sub(guard);
-    fast < guard
-        && guard.saturating_sub(estimate) <= budget.saturating_sub(estimate) / 2
-        && room_after >= GUARD_LAG_BYTES.max(budget / 8)
 }
 
 fn time_to_limit(budget: Option<u64>, charged: Option<u64>, growth: Option<Growth>) -> Option<Duration> {

@@ -10,9 +10,9 @@ use rustix::fd::AsFd as _;
 
 use super::board::{GovernorStatus, Scheduling};
 use super::waits::Waits;
-use super::{Cause, Decision, Reading, Shared, State, confirm_pause, step, wants_confirm};
+use super::{Decision, Reading, Shared, State, confirm_is_urgent, confirm_pause, step, wants_confirm};
 use crate::clock::{self, Clock};
-use crate::gauge::{Gauge, Wake};
+use crate::gauge::{Gauge, Unread, Wake};
 use crate::policy::{MIN_INTERVAL_FLOOR, Policy};
 use crate::sys;
 
@@ -32,8 +32,8 @@ pub(super) struct Inside<F> {
     policy_version: u64,
     state: State,
     status: GovernorStatus,
-    /// The next dear confirmed reading may not be taken before this.
-    confirm_from: Duration,
+    /// When the last confirmed reading was taken, and what it cost: a dear one is not repeated at once.
+    last_confirm: Option<(Duration, Duration)>,
     /// When the callback was last called.
     told: Option<Duration>,
     pending: Vec<Decision>,
@@ -58,7 +58,7 @@ impl<F: FnMut(&Decision)> Inside<F> {
             policy_version: 0,
             state: State::default(),
             status: GovernorStatus::default(),
-            confirm_from: Duration::ZERO,
+            last_confirm: None,
             told: None,
             pending: Vec::with_capacity(PENDING_MAX),
         }
@@ -73,8 +73,8 @@ impl<F: FnMut(&Decision)> Inside<F> {
             self.state = state;
             self.tell(&decision);
             self.note(&decision, &reading);
-            let sleep = postponed
-                .map_or(decision.sleep, |wait| wait.clamp(self.policy.min_interval, self.policy.poll_interval));
+            // A reading that had to wait is taken when it may be; meanwhile the fast number is not let out of sight.
+            let sleep = postponed.map_or(decision.sleep, |wait| decision.sleep.min(wait.max(self.policy.min_interval)));
             self.sleep(decision.at, sleep);
         }
     }
@@ -99,7 +99,7 @@ impl<F: FnMut(&Decision)> Inside<F> {
     /// The fast number, and the confirmed one where it is wanted and not too dear; else how long it has to wait.
     fn read(&mut self) -> (Reading, Option<Duration>) {
         let at = self.clock.now();
-        let fast = self.gauge.fast();
+        let fast = read_or_unread(|| self.gauge.fast(), &mut self.status.gauge_panics_total);
         self.status.fast_cost.add(self.clock.now().saturating_sub(at));
         self.status.fast_unread = fast.err();
         self.status.samples_total += 1;
@@ -109,18 +109,20 @@ impl<F: FnMut(&Decision)> Inside<F> {
         if !wants_confirm(&self.policy, &self.state, at, fast_bytes, guard_bytes) {
             return (reading, None);
         }
-        let wait = self.confirm_from.saturating_sub(at);
+        let urgent = confirm_is_urgent(&self.policy, &self.state, fast_bytes);
+        let from = self.last_confirm.map(|(then, cost)| then.saturating_add(confirm_pause(&self.policy, cost, urgent)));
+        let wait = from.map_or(Duration::ZERO, |from| from.saturating_sub(at));
         if !wait.is_zero() {
             self.status.confirms_postponed_total += 1;
             return (reading, Some(wait));
         }
         // CPU time, not wall time: being preempted while reading must not delay the next reading.
         let before = clock::thread_cpu();
-        reading.confirmed = Some(self.gauge.confirm());
+        reading.confirmed = Some(read_or_unread(|| self.gauge.confirm(), &mut self.status.gauge_panics_total));
         let cost = clock::thread_cpu().saturating_sub(before);
         self.status.confirm_cost.add(cost);
         self.status.confirms_total += 1;
-        self.confirm_from = at + confirm_pause(&self.policy, cost);
+        self.last_confirm = Some((at, cost));
         (reading, None)
     }
 
@@ -144,8 +146,8 @@ impl<F: FnMut(&Decision)> Inside<F> {
         let status = &mut self.status;
         status.decision = Some(*decision);
         status.level_since = self.state.level_since();
+        status.blind_total += u64::from(decision.blind && status.blind_since.is_none());
         status.blind_since = self.state.blind_since();
-        status.blind_total += u64::from(decision.cause == Cause::WentBlind);
         if let Some(Ok(protected)) = reading.confirmed {
             status.protected = Some(protected);
             status.confirmed_at = Some(reading.at);
@@ -179,6 +181,14 @@ impl<F: FnMut(&Decision)> Inside<F> {
             self.status.missed_ticks_total += u64::from(late > sleep.max(LATE_TICK));
         }
     }
+}
+
+/// A gauge that panics has read nothing: the governor goes blind and says so, its thread does not die silently.
+fn read_or_unread<T>(read: impl FnOnce() -> Result<T, Unread>, panics_total: &mut u64) -> Result<T, Unread> {
+    catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|_| {
+        *panics_total += 1;
+        Err(Unread::Malformed("gauge (it panicked)"))
+    })
 }
 
 /// Asks for the best scheduling that is to be had, and for timers that are not rounded.
