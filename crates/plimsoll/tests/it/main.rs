@@ -5,9 +5,9 @@
 
 mod fixture;
 mod limits;
-mod live;
 mod live_group;
 mod live_tree;
 mod no_alloc;
 mod readings;
+mod stage;
 mod sys;
