@@ -15,6 +15,7 @@
 //! The library prints nothing and ends no process. It reads the environment only in functions named `from_env`.
 
 pub mod clock;
+pub mod drain;
 pub mod gauge;
 pub mod governor;
 pub mod level;
@@ -22,6 +23,7 @@ pub mod limit;
 pub mod policy;
 pub mod queue;
 pub mod reclaim;
+pub mod reserve;
 mod sys;
 #[cfg(feature = "testkit")]
 pub mod testkit;

@@ -11,11 +11,13 @@ pub mod descriptors;
 pub(crate) mod files;
 pub mod group;
 pub mod host;
+mod own;
 pub mod pressure;
 pub mod process;
 pub mod tree;
 mod wake;
 
+pub use own::ProcessGauge;
 pub use wake::{UNPRIVILEGED_WINDOW, Wake, WakeKind, events_wake, pressure_wake, threshold_wake};
 
 /// Where the operating system's files are: the real ones, or a fixture tree.
