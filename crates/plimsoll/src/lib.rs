@@ -18,6 +18,7 @@ pub mod clock;
 pub mod drain;
 pub mod gauge;
 pub mod governor;
+pub mod last_words;
 pub mod level;
 pub mod limit;
 pub mod policy;
@@ -28,3 +29,4 @@ mod sys;
 #[cfg(feature = "testkit")]
 pub mod testkit;
 pub mod units;
+pub mod watchdog;

@@ -11,12 +11,14 @@ pub mod descriptors;
 pub(crate) mod files;
 pub mod group;
 pub mod host;
+mod numbers;
 mod own;
 pub mod pressure;
 pub mod process;
 pub mod tree;
 mod wake;
 
+pub use numbers::Numbers;
 pub use own::ProcessGauge;
 pub use wake::{UNPRIVILEGED_WINDOW, Wake, WakeKind, events_wake, pressure_wake, threshold_wake};
 
