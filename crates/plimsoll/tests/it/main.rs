@@ -11,3 +11,4 @@ mod no_alloc;
 mod readings;
 mod stage;
 mod sys;
+mod watchdog;
