@@ -2,7 +2,7 @@
 //!
 //! A service that leaves because memory is short needs memory to leave: buffers to flush, a log line, a connection to close.
 //! A [`Reserve`] is that many bytes of private anonymous memory, 4 KiB pages, each written to, so that releasing it makes
-//! `RssAnon` fall by exactly its size at once (0.2 ms per 16 MiB). Never huge pages, not inherited by `fork`, locked where
+//! `RssAnon` fall by exactly its size at once (2 ms per 16 MiB). Never huge pages, not inherited by `fork`, locked where
 //! `RLIMIT_MEMLOCK` allows it, so that it is not swapped out instead. It counts as memory of the service until then: a
 //! threshold of 300 MiB with a reserve of 8 MiB leaves 292 MiB for everything else.
 
@@ -41,7 +41,7 @@ pub struct Reserve {
 }
 
 impl Reserve {
-    /// Maps and touches `bytes`, rounded up to whole pages; 0 is no reserve at all. Takes about 2 ms per 16 MiB.
+    /// Maps and touches `bytes`, rounded up to whole pages; 0 is no reserve at all. Takes about 13 ms per 16 MiB.
     ///
     /// Where a cgroup's limit has no room for it, the kernel may kill for it, as for any memory that is touched: keep it
     /// well below the headroom.

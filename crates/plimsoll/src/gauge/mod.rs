@@ -7,6 +7,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub mod allocator;
 pub mod descriptors;
 pub(crate) mod files;
 pub mod group;

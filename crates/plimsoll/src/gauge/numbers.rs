@@ -50,7 +50,11 @@ mod tests {
 
     #[test]
     fn gaps_have_a_sign_and_do_not_wrap() {
-        let numbers = |protected, live| Numbers { protected_bytes: Some(protected), live_bytes: Some(live), accounted_bytes: None };
+        let numbers = |protected, live| Numbers {
+            protected_bytes: Some(protected),
+            live_bytes: Some(live),
+            accounted_bytes: None,
+        };
         assert_eq!(numbers(10, 30).retained_bytes(), Some(-20));
         assert_eq!(numbers(u64::MAX, 0).retained_bytes(), Some(i64::MAX));
         assert_eq!(numbers(0, u64::MAX).retained_bytes(), Some(-i64::MAX));

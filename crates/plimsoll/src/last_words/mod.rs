@@ -244,11 +244,15 @@ impl LastWords {
         if let Some(p) = scene.protected {
             let (anon, shmem, swap) = (Told(p.anon_bytes), Told(p.shmem_bytes), Told(p.swap_bytes));
             let (kernel, file) = (Told(p.kernel_bytes), Told(p.file_bytes));
-            writeln!(text, "plimsoll: parts: anon {anon}, shmem {shmem}, swap {swap}, kernel {kernel}; page cache {file} (not counted)")?;
+            writeln!(
+                text,
+                "plimsoll: parts: anon {anon}, shmem {shmem}, swap {swap}, kernel {kernel}; page cache {file} (not counted)"
+            )?;
         }
         if let (Some(now), true) = (charged, self.calm.known) {
             let (calm, start) = (&self.calm, &self.start);
-            let since = |mark: &Mark| (Signed(difference(now, mark.charged_bytes)), decision.at.saturating_sub(mark.at));
+            let since =
+                |mark: &Mark| (Signed(difference(now, mark.charged_bytes)), decision.at.saturating_sub(mark.at));
             let ((by_calm, calm_ago), (by_start, start_ago)) = (since(calm), since(start));
             writeln!(
                 text,
@@ -267,7 +271,12 @@ impl LastWords {
                 }
             }
             let others = self.rows.len().saturating_sub(TOP);
-            writeln!(text, "{} {} accounts, {others} not named", if others > 0 { ", …" } else { ";" }, self.rows.len())?;
+            writeln!(
+                text,
+                "{} {} accounts, {others} not named",
+                if others > 0 { ", …" } else { ";" },
+                self.rows.len()
+            )?;
         }
         let live = self.live.as_ref().and_then(|live| live());
         let numbers = Numbers {
@@ -286,7 +295,11 @@ impl LastWords {
             Some(Ok(p)) => {
                 let percent = |ratio: f64| ratio * 100.0;
                 let full = p.full.map_or(f64::NAN, |full| percent(full.avg10_ratio));
-                writeln!(text, "plimsoll: PSI memory avg10: some {:.2} %, full {full:.2} %", percent(p.some.avg10_ratio))?;
+                writeln!(
+                    text,
+                    "plimsoll: PSI memory avg10: some {:.2} %, full {full:.2} %",
+                    percent(p.some.avg10_ratio)
+                )?;
             }
             Some(Err(why)) => writeln!(text, "plimsoll: PSI: {why}")?,
             None => writeln!(text, "plimsoll: PSI: not available here")?,
@@ -348,4 +361,3 @@ fn difference(now: u64, before: u64) -> i64 {
     let size = i64::try_from(now.abs_diff(before)).unwrap_or(i64::MAX);
     if now >= before { size } else { -size }
 }
-

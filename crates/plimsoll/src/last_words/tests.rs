@@ -1,5 +1,11 @@
 //! What the last words say, word by word, and what they say when a figure is not known.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "helpers of tests, and small files of their own read whole"
+)]
+
 use super::*;
 use crate::gauge::Protected;
 use crate::governor::{Reading, State, step};

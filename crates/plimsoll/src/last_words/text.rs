@@ -98,7 +98,9 @@ mod tests {
 
     #[test]
     fn figures_have_one_decimal_and_never_round_up() {
-        for (bytes, shown) in [(0, "0.0 MiB"), (104_857, "0.0 MiB"), (104_858, "0.1 MiB"), ((300 << 20) - 1, "299.9 MiB")] {
+        for (bytes, shown) in
+            [(0, "0.0 MiB"), (104_857, "0.0 MiB"), (104_858, "0.1 MiB"), ((300 << 20) - 1, "299.9 MiB")]
+        {
             assert_eq!(Mib(bytes).to_string(), shown);
         }
         assert_eq!(Mib(u64::MAX).to_string(), "17592186044415.9 MiB");

@@ -98,7 +98,8 @@ impl Config {
         let mut problems = Vec::new();
         let mut value = |name: &'static str, effect: Effect, problems: &mut Vec<Problem>| {
             let text = get(name)?.into_string();
-            let text = text.map_err(|raw| problems.push(Problem::new(name, raw.to_string_lossy(), "is not UTF-8", effect)));
+            let text =
+                text.map_err(|raw| problems.push(Problem::new(name, raw.to_string_lossy(), "is not UTF-8", effect)));
             text.ok().map(|text| text.trim().to_owned()).filter(|text| !text.is_empty())
         };
         let whole = value(THRESHOLD_VAR, Effect::Off, &mut problems);

@@ -110,7 +110,7 @@ mod tests {
 
     fn start() -> (Deadline, Receiver<()>) {
         let (tell, told) = sync_channel(1);
-        (Deadline::start(move || tell.send(()).unwrap()).unwrap(), told)
+        (Deadline::start(move || tell.send(()).expect("heard")).expect("a thread"), told)
     }
 
     #[test]

@@ -79,7 +79,8 @@ pub(super) fn look(root: &Root, config: &Config, given: Option<Box<dyn Gauge>>) 
         ));
     }
     let policy = policy(config, limit.as_ref());
-    let by_group = given.is_none() && (config.subject == Subject::Group || (config.subject == Subject::Auto && limit.is_some()));
+    let by_group =
+        given.is_none() && (config.subject == Subject::Group || (config.subject == Subject::Auto && limit.is_some()));
     let group = by_group.then(|| open_group(root, pid)).and_then(|opened| match opened {
         Ok(found) => Some(found),
         Err(why) => {

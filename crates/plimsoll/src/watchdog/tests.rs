@@ -1,5 +1,11 @@
 //! Every behaviour of the published watchdog after its review rounds, by name; what it lacked is in `tests/it/watchdog.rs`.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "helpers of tests, and small files of their own read whole"
+)]
+
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::sync::mpsc::{Receiver, sync_channel};
@@ -36,7 +42,12 @@ impl Knob {
 
 /// 300 MiB, no reserve, looked at every 10 ms.
 fn config() -> Config {
-    Config { poll_interval: Duration::from_millis(10), reserve_bytes: 0, drain_deadline: LONG, ..Config::new(300 * MIB) }
+    Config {
+        poll_interval: Duration::from_millis(10),
+        reserve_bytes: 0,
+        drain_deadline: LONG,
+        ..Config::new(300 * MIB)
+    }
 }
 
 /// A watchdog over a knob that tells when it fires, and that ends nothing.
@@ -142,7 +153,10 @@ fn overflow_is_reported_and_disables_instead_of_wrapping_to_a_low_threshold() {
     }
     for list in [(THRESHOLD_MB_VAR, "99999999999999999999999"), (THRESHOLD_VAR, "17592186044416M")] {
         let (config, problems) = vars(&[list]);
-        assert!(config.is_none() && problems[0].effect == Effect::Off && problems[0].why.contains("too large"), "{problems:?}");
+        assert!(
+            config.is_none() && problems[0].effect == Effect::Off && problems[0].why.contains("too large"),
+            "{problems:?}"
+        );
     }
 }
 
@@ -314,7 +328,11 @@ fn exit_2_also_when_it_fires_while_the_service_is_starting_up() {
         }
     };
     let outcome = watchdog.outcome(start_up());
-    assert_eq!((outcome.code, outcome.error.is_none()), (EXIT_MEMORY, true), "whoever sees the drain, sees that it fired");
+    assert_eq!(
+        (outcome.code, outcome.error.is_none()),
+        (EXIT_MEMORY, true),
+        "whoever sees the drain, sees that it fired"
+    );
 }
 
 #[test]

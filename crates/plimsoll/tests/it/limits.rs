@@ -234,7 +234,10 @@ fn page_cache_of_an_ancestor_does_not_make_it_bind() {
     let tree = Tree::unpack("v1-nested");
     tree.write("cgroup/memory/slice/memory.stat", "total_rss 31457280\ntotal_shmem 0\n");
     let limits = limit::discover(&tree.root(), PID);
-    assert_eq!(limits.governing().map(|limit| tree.name(&limit.source)), Some("cgroup/memory/slice/memory.limit_in_bytes"));
+    assert_eq!(
+        limits.governing().map(|limit| tree.name(&limit.source)),
+        Some("cgroup/memory/slice/memory.limit_in_bytes")
+    );
     assert_eq!(limits.governing().and_then(|limit| limit.headroom_bytes()), Some((300 - 30 - 8) << 20));
     tree.write("cgroup/memory/slice/app/memory.limit_in_bytes", "209715200\n");
     let limits = limit::discover(&tree.root(), PID);
@@ -254,9 +257,8 @@ fn a_hybrid_machine_has_two_groups() {
 #[test]
 fn ancestors_end_at_the_top_that_is_visible() {
     let tree = Tree::unpack("v2-nested");
-    let names = |group: &Group| -> Vec<String> {
-        group.ancestors().iter().map(|g| g.path().display().to_string()).collect()
-    };
+    let names =
+        |group: &Group| -> Vec<String> { group.ancestors().iter().map(|g| g.path().display().to_string()).collect() };
     let group = Group::of_pid(&tree.root(), PID).unwrap();
     assert_eq!(names(&group), ["/a/b/c", "/a/b", "/a", "/"]);
     assert_eq!(names(&group.child("new")), ["/a/b/c/new", "/a/b/c", "/a/b", "/a", "/"]);

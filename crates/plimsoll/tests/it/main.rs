@@ -1,7 +1,11 @@
 //! The one integration binary of this crate. Each module is one subject; what needs a real cgroup says so and is skipped,
 //! with the reason printed, where none can be made.
 
-#![allow(clippy::disallowed_methods, reason = "tests read files of the repository and of the kernel, whole")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    reason = "tests read files of the repository and of the kernel, whole; their helpers may panic as tests do"
+)]
 
 mod fixture;
 mod limits;

@@ -157,7 +157,8 @@ fn on_stage_wedged() {
 #[test]
 fn a_full_stderr_does_not_delay_the_drain() {
     // Nobody reads this pipe: the process fills it first.
-    let mut child = this_binary("watchdog::on_stage_full_stderr").stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+    let mut child =
+        this_binary("watchdog::on_stage_full_stderr").stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
     let unread = child.stderr.take();
     let status = child.wait().unwrap();
     drop(unread);
@@ -221,7 +222,8 @@ fn watching_firing_and_the_last_words_allocate_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let words = LastWords::new().ledger(&ledger).file(&dir.path().join("last-words.txt")).unwrap();
     let words = words.live(Arc::new(|| Some((200 * MIB, Duration::from_millis(5)))));
-    let (mib, at_first, at_last) = (Arc::new(AtomicU64::new(100)), Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+    let (mib, at_first, at_last) =
+        (Arc::new(AtomicU64::new(100)), Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
     let gauge = {
         let (mib, at_first) = (Arc::clone(&mib), Arc::clone(&at_first));
         let mut first = true;
@@ -280,4 +282,27 @@ fn the_last_words_alone_allocate_nothing_and_take_microseconds() {
     assert_eq!(allocations() - before, 0);
     println!("last words of 256 accounts: {took:?}");
     drop(charges);
+}
+
+#[cfg(feature = "mimalloc")]
+#[test]
+fn a_purge_of_mimalloc_gives_memory_back() {
+    alone("watchdog::on_stage_mimalloc");
+}
+
+#[cfg(feature = "mimalloc")]
+#[test]
+#[ignore = "runs in a process of its own"]
+fn on_stage_mimalloc() {
+    use plimsoll::gauge::allocator::{Allocator as _, mimalloc::Mimalloc};
+    if !on_stage() {
+        return;
+    }
+    let before = anon_bytes();
+    let mut held = 0;
+    crate::sys::with_mimalloc_blocks(128 << 10, 500, || held = anon_bytes());
+    Mimalloc::new().purge().unwrap();
+    let after = anon_bytes();
+    println!("mimalloc: RssAnon {before} -> {held} -> {after} purged");
+    assert!(held > before + 60 * MIB && after + 50 * MIB < held, "{before} {held} {after}");
 }
