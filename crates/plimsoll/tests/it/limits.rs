@@ -238,7 +238,7 @@ fn page_cache_of_an_ancestor_does_not_make_it_bind() {
         limits.governing().map(|limit| tree.name(&limit.source)),
         Some("cgroup/memory/slice/memory.limit_in_bytes")
     );
-    assert_eq!(limits.governing().and_then(|limit| limit.headroom_bytes()), Some((300 - 30 - 8) << 20));
+    assert_eq!(limits.governing().and_then(plimsoll::limit::Limit::headroom_bytes), Some((300 - 30 - 8) << 20));
     tree.write("cgroup/memory/slice/app/memory.limit_in_bytes", "209715200\n");
     let limits = limit::discover(&tree.root(), PID);
     assert_eq!(limits.governing().map(|limit| limit.level), Some(Some(1)), "20 MiB left against 262");

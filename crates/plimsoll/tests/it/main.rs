@@ -7,6 +7,7 @@
     reason = "tests read files of the repository and of the kernel, whole; their helpers may panic as tests do"
 )]
 
+mod examples;
 mod fixture;
 mod limits;
 mod live_group;

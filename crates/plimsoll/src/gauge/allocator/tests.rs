@@ -8,6 +8,7 @@ use super::sys::blocks::Block;
 use super::*;
 use crate::clock::ManualClock;
 
+#[cfg(any(feature = "jemalloc", all(feature = "glibc", target_env = "gnu"), feature = "mimalloc"))]
 const MIB: u64 = 1 << 20;
 
 /// An allocator that costs time, on a manual clock, and whose live bytes are the number of readings.
