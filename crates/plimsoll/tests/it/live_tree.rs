@@ -4,7 +4,12 @@ use plimsoll::gauge::descriptors::{self, Counts};
 use plimsoll::gauge::tree::{Excluded, KEPT_PROCESSES, TreeGauge, TreeMonitor, TreeScope};
 use plimsoll::gauge::{Gauge as _, Root, Unread};
 
+use rustix::io::Errno;
+use rustix::process::{Resource, Rlimit};
+
 use crate::stage::{MIB, Player, alone, on_stage};
+
+const EMFILE: i32 = Errno::MFILE.raw_os_error();
 
 /// What a player holds besides what it was told to.
 const SLACK: u64 = 8 * MIB;
@@ -49,7 +54,7 @@ fn copy_on_write_workers_count_once_until_they_write() {
 }
 
 #[test]
-fn shared_memory_is_part_of_fast_and_confirm() {
+fn what_grew_since_the_last_look_is_in_both_rates() {
     let mut player = Player::start();
     player.tell("anon 8");
     let mut gauge = of(&player);
@@ -100,8 +105,10 @@ fn below_a_subreaper_even_an_orphan_that_was_never_seen_is_found() {
 fn a_tree_whose_root_is_gone_is_missing_and_not_empty() {
     let player = Player::start();
     let mut gauge = of(&player);
+    let mut fast_only = of(&player);
     assert!(gauge.fast().unwrap() > 0);
     drop(player);
+    assert_eq!(fast_only.fast(), Err(Unread::Missing("process tree")));
     assert_eq!(gauge.confirm(), Err(Unread::Missing("process tree")));
     assert_eq!(gauge.fast(), Err(Unread::Missing("process tree")));
 }
@@ -151,4 +158,36 @@ fn churn_alone() {
     assert!(most <= without + 3 + KEPT_PROCESSES);
     assert!(most_members > 1, "the children were seen");
     println!("{readings} readings, at most {most_members} members and {most} descriptors, {status:?}");
+}
+
+#[test]
+fn without_a_free_descriptor_a_tree_is_unread_and_not_empty() {
+    alone("live_tree::no_descriptor_alone");
+}
+
+/// In a process of its own: the limit is the whole process's.
+#[test]
+#[ignore = "started in a process of its own by another test"]
+fn no_descriptor_alone() {
+    if !on_stage() {
+        return;
+    }
+    let mut player = Player::start();
+    player.tell("anon 16");
+    let own = rustix::process::getpid().as_raw_nonzero().get();
+    let mut gauges = [of(&player), open(TreeScope::Below { parent: own, excluded: Excluded::default() })];
+    let limit = rustix::process::getrlimit(Resource::Nofile);
+    let before = gauges.each_mut().map(|gauge| gauge.confirm().unwrap().program_bytes);
+    assert!(before.iter().all(|bytes| *bytes >= 16 * MIB), "{before:?}");
+
+    rustix::process::setrlimit(Resource::Nofile, Rlimit { current: Some(0), maximum: limit.maximum }).unwrap();
+    let without = gauges.each_mut().map(|gauge| (gauge.confirm(), gauge.fast()));
+    rustix::process::setrlimit(Resource::Nofile, limit).unwrap();
+    for (confirmed, fast) in without {
+        assert!(matches!(confirmed, Err(Unread::Failed(_, EMFILE))), "{confirmed:?}");
+        // What is kept open can still be read: fast goes on, or says why not.
+        assert!(fast.is_err() || fast.is_ok_and(|bytes| bytes >= 16 * MIB), "{fast:?}");
+    }
+    let after = gauges.each_mut().map(|gauge| gauge.confirm().unwrap().program_bytes);
+    assert!(after.iter().all(|bytes| *bytes >= 16 * MIB), "it recovers: {after:?}");
 }

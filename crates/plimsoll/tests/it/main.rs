@@ -4,7 +4,7 @@
 #![allow(
     clippy::disallowed_methods,
     clippy::unwrap_used,
-    reason = "tests read files of the repository and of the kernel, whole; their helpers may panic as tests do"
+    reason = "tests read files of the repository and of the kernel whole, and fail by panicking, in their helpers too"
 )]
 
 mod examples;
