@@ -7,6 +7,7 @@
     reason = "tests read files of the repository and of the kernel whole, and fail by panicking, in their helpers too"
 )]
 
+mod allocators;
 mod examples;
 mod fixture;
 mod limits;

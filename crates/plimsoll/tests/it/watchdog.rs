@@ -11,8 +11,9 @@ use plimsoll::gauge::{Gauge as _, ProcessGauge, Root, Unread};
 use plimsoll::last_words::LastWords;
 use plimsoll::reclaim::ledger::Ledger;
 use plimsoll::reserve::Reserve;
-use plimsoll::watchdog::{Config, Started, Subject, Watchdog};
+use plimsoll::watchdog::{Config, Effective, Started, Subject, Target, Watchdog};
 
+use crate::fixture::{PID, Tree};
 use crate::stage::{MIB, alone, on_stage, this_binary};
 use crate::sys::allocations;
 
@@ -284,25 +285,98 @@ fn the_last_words_alone_allocate_nothing_and_take_microseconds() {
     drop(charges);
 }
 
-#[cfg(feature = "mimalloc")]
-#[test]
-fn a_purge_of_mimalloc_gives_memory_back() {
-    alone("watchdog::on_stage_mimalloc");
+/// A fixture tree in which this very process plays process 42.
+fn own_tree(name: &str) -> Tree {
+    let tree = Tree::unpack(name);
+    let proc = tree.path().join("proc");
+    std::fs::rename(proc.join(PID.to_string()), proc.join(std::process::id().to_string())).unwrap();
+    std::fs::create_dir_all(proc.join("self")).unwrap();
+    tree.write("proc/self/statm", "200000 51200 10240 100 0 100000 0\n");
+    tree.write("proc/self/status", "RssAnon:\t163840 kB\nRssFile:\t40960 kB\nRssShmem:\t0 kB\n");
+    tree
 }
 
-#[cfg(feature = "mimalloc")]
+fn start_on(tree: &Tree, threshold_mib: u64, subject: Subject) -> (Watchdog, Effective) {
+    let mut config = config(threshold_mib);
+    config.subject = subject;
+    let watchdog = Watchdog::new(config).root(tree.root()).at_deadline(|| {});
+    match watchdog.start().unwrap() {
+        Started::Now(effective) => (watchdog, *effective),
+        other => panic!("{other:?}"),
+    }
+}
+
 #[test]
-#[ignore = "runs in a process of its own"]
-fn on_stage_mimalloc() {
-    use plimsoll::gauge::allocator::{Allocator as _, mimalloc::Mimalloc};
-    if !on_stage() {
+fn where_a_groups_limit_would_kill_the_group_is_looked_at() {
+    for (name, group, file) in
+        [("v2-plain", "/app", "cgroup/app/memory.max"), ("v1-plain", "/app", "cgroup/memory/app/memory.limit_in_bytes")]
+    {
+        let tree = own_tree(name);
+        let (watchdog, effective) = start_on(&tree, 350, Subject::Auto);
+        assert_eq!(effective.target, Target::Group(group.into()), "{name}");
+        let limit = effective.limit.as_ref().unwrap();
+        assert_eq!((limit.bytes, tree.name(&limit.source)), (400 * MIB, file), "{name}");
+        assert!(effective.warnings.is_empty(), "{name}: {:?}", effective.warnings);
+        assert_eq!(effective.survives_bytes_per_second(), Some((50 * MIB) as f64 / 10.0), "room by the deadline");
+        assert_eq!(watchdog.wait_fired(Duration::from_millis(50)), None, "{name}: page cache does not count");
+        let (watchdog, _) = start_on(&tree, 100, Subject::Auto);
+        let fired = watchdog.wait_fired(LONG).unwrap_or_else(|| panic!("{name}: about 160 MiB of program"));
+        assert!(fired.protected.unwrap().program_bytes > 150 * MIB, "{name}: {fired:?}");
+    }
+}
+
+#[test]
+fn without_a_groups_limit_the_process_alone_is_looked_at() {
+    let tree = own_tree("v1-no-limit");
+    let (_watchdog, effective) = start_on(&tree, 1 << 20, Subject::Auto);
+    assert_eq!((effective.target, effective.limit), (Target::Process, None));
+    let (_watchdog, effective) = start_on(&tree, 1 << 20, Subject::Group);
+    assert!(matches!(effective.target, Target::Group(_)), "asked for: {effective}");
+    let (_watchdog, effective) = start_on(&own_tree("v2-plain"), 350, Subject::Process);
+    assert_eq!(effective.target, Target::Process, "asked for, though a limit is there");
+}
+
+#[test]
+fn a_threshold_that_comes_too_late_is_said() {
+    let (_watchdog, effective) = start_on(&own_tree("v2-plain"), 400, Subject::Auto);
+    let warning = &effective.warnings[0];
+    assert!(warning.starts_with("the threshold of 400.0 MiB is not below the limit of 400.0 MiB in "), "{warning}");
+    assert!(warning.ends_with("/cgroup/app/memory.max: the kernel may kill first"), "{warning}");
+}
+
+/// `cargo test --release … --test it -- --ignored --nocapture what_watching_costs`
+#[test]
+#[ignore = "measures, asserts nothing"]
+fn what_watching_costs() {
+    if on_stage() {
         return;
     }
-    let before = anon_bytes();
-    let mut held = 0;
-    crate::sys::with_mimalloc_blocks(128 << 10, 500, || held = anon_bytes());
-    Mimalloc::new().purge().unwrap();
-    let after = anon_bytes();
-    println!("mimalloc: RssAnon {before} -> {held} -> {after} purged");
-    assert!(held > before + 60 * MIB && after + 50 * MIB < held, "{before} {held} {after}");
+    let held = touched(256);
+    let used = anon_bytes() / MIB;
+    for percent in [25, 50, 75, 90, 97, 99] {
+        let mut config = config(used * 100 / percent + 1);
+        config.poll_interval = Duration::from_secs(1);
+        let watchdog = Watchdog::new(config).at_deadline(|| {});
+        watchdog.start().unwrap();
+        std::thread::sleep(Duration::from_millis(200));
+        let task = std::fs::read_dir("/proc/self/task")
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .find(|task| std::fs::read_to_string(task.join("comm")).is_ok_and(|comm| comm.trim() == "memory-watchdog"));
+        let task = task.expect("it runs");
+        let cpu_ns = || -> u64 {
+            let text = std::fs::read_to_string(task.join("schedstat")).unwrap();
+            text.split(' ').next().unwrap().parse().unwrap()
+        };
+        let (before, samples) = (cpu_ns(), watchdog.status().unwrap().samples_total);
+        std::thread::sleep(Duration::from_secs(3));
+        let share = (cpu_ns() - before) as f64 / 3e9 * 100.0;
+        let status = watchdog.status().unwrap();
+        let rate = (status.samples_total - samples) / 3;
+        println!(
+            "at {percent} % of the threshold: {rate} samples/s, {share:.3} % of a core, {:?}",
+            status.confirm_cost
+        );
+    }
+    drop(held);
 }

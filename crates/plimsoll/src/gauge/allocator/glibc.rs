@@ -19,7 +19,8 @@ pub const TTL: Duration = Duration::from_secs(10);
 /// use plimsoll::gauge::allocator::{Cached, glibc::Glibc};
 /// let glibc = Cached::new(Glibc);
 /// let heap = glibc.read().heap;
-/// assert!(heap.live_bytes <= heap.active_bytes, "{heap:?}");
+/// assert!(heap.live_bytes? <= heap.active_bytes?, "{heap:?}");
+/// # Ok::<(), plimsoll::gauge::Unread>(())
 /// ```
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Glibc;
