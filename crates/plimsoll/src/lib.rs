@@ -2,24 +2,45 @@
 //!
 //! It **measures** what the kernel would kill for ([`gauge`], [`limit`]) and **decides** early how urgent that is
 //! ([`governor`]); [`queue`] is what bounds everything between two threads.
+//! A service that embeds the [`watchdog`] leaves in order before the kernel would kill it; see `examples/embed.rs`.
 //!
 //! | module | what |
 //! |---|---|
 //! | [`units`] | sizes (`300M`) and durations (`30s`) as people write them |
 //! | [`level`], [`policy`], [`clock`] | values: how urgent, which marks, what time it is |
-//! | [`gauge`] | readings of processes, trees, cgroups (v1 and v2), PSI, the host, descriptors |
+//! | [`gauge`] | readings of processes, trees, cgroups (v1 and v2), PSI, the host, descriptors, and of the allocator |
 //! | [`limit`] | which limit binds, and which file says so |
 //! | [`governor`] | a thread around one pure function: reading in, decision out |
+//! | [`reclaim`] | giving memory back: who holds how much |
 //! | [`queue`] | bounded in items and bytes, drops counted per producer |
+//! | [`watchdog`] | at a threshold the service leaves, exit code 2, with a deadline |
+//! | [`drain`] | leaving in order, for threads and tasks |
+//! | [`reserve`], [`last_words`] | memory kept for leaving, and what held the rest |
 //!
-//! The library prints nothing and ends no process. It reads the environment only in functions named `from_env`.
+//! | feature | adds | brings |
+//! |---|---|---|
+//! | `tokio` | `Drain::begun().await`, `finished().await`, `CancellationToken`s both ways | `tokio-util` |
+//! | `jemalloc` | [`gauge::allocator`]'s `Jemalloc` | `tikv-jemalloc-ctl`, `tikv-jemalloc-sys` |
+//! | `mimalloc` | [`gauge::allocator`]'s `Mimalloc` | `libmimalloc-sys` |
+//! | `glibc` | [`gauge::allocator`]'s `Glibc` | – |
+//! | `testkit` | a simulated process to test a policy on | – |
+//!
+//! The library prints nothing; only [`last_words`] writes to stderr, and only when it is given to a watchdog. It ends no process;
+//! only a watchdog does, at the drain's deadline. It reads the environment only in functions named `from_env`.
 
 pub mod clock;
+pub mod drain;
 pub mod gauge;
 pub mod governor;
+pub mod last_words;
 pub mod level;
 pub mod limit;
 pub mod policy;
 pub mod queue;
+pub mod reclaim;
+pub mod reserve;
 mod sys;
+#[cfg(feature = "testkit")]
+pub mod testkit;
 pub mod units;
+pub mod watchdog;

@@ -6,6 +6,7 @@
 //! | [`launch`] | starts a program (protected, or the unprotected control) and waits for it, always within a deadline |
 //! | [`protected`] | the same under `plimsoll run`: its directory, its `status --json`, its `logs --json`, its last exit |
 //! | [`judge`] | what counts as saved, and what as left alone |
+//! | [`embedded`] | incident 2: a service that embeds the watchdog, its unprotected control, and the judgement of both |
 //! | [`evidence`] | what a load wrote about itself: when it crossed the mark, when SIGTERM reached its handler |
 //! | [`product`] | where the two binaries are |
 //! | [`words`], [`lines`], [`account`] | the numbered lines of the log tests and the accounting of them |
@@ -21,6 +22,7 @@
 pub mod account;
 pub mod cgroup;
 pub mod clock;
+pub mod embedded;
 pub mod evidence;
 pub mod files;
 pub mod judge;

@@ -45,7 +45,15 @@ fn find() -> Result<PathBuf, String> {
 /// # Errors
 /// A sentence that says where it was looked for.
 pub fn load() -> Result<PathBuf, String> {
-    let path = profile_dir()?.join("plimsoll-load");
+    built("plimsoll-load")
+}
+
+/// A binary of this build by its name.
+///
+/// # Errors
+/// A sentence that says where it was looked for.
+pub fn built(name: &str) -> Result<PathBuf, String> {
+    let path = profile_dir()?.join(name);
     path.is_file().then_some(path.clone()).ok_or(format!("{} is not built", path.display()))
 }
 

@@ -12,6 +12,7 @@
 
 mod board;
 mod growth;
+pub mod law;
 mod step;
 #[cfg(test)]
 mod tests;

@@ -6,6 +6,7 @@
 mod controls;
 mod descriptors;
 mod disk;
+mod incident2;
 mod life;
 mod logs;
 mod reaction;

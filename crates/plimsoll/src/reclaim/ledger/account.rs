@@ -1,0 +1,285 @@
+//! An account: a named holder of memory, spread over as many lanes as there are cores.
+//!
+//! A charge is one compare-and-swap on the lane of the thread that charges; only when the lane has run out of credit ([`CHUNK_BYTES`])
+//! does it touch the account's and the ledger's own counters. A release puts the bytes into the lane of the thread that releases.
+
+use std::cell::Cell;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+
+use super::charge::Charge;
+use super::error::{Bound, Refused, TOP_HOLDERS};
+use super::pool::{Credit, Pool};
+use super::{Figures, Registry};
+
+/// Credit that a lane takes from the ledger at a time, 64 KiB; a lane keeps at most twice as much.
+pub const CHUNK_BYTES: u64 = 64 << 10;
+
+/// One core's end of an account.
+#[derive(Debug)]
+#[repr(align(128))]
+pub(super) struct Lane {
+    credit: Credit,
+    center: Arc<Center>,
+}
+
+/// What the lanes of one account share.
+#[derive(Debug)]
+pub(super) struct Center {
+    pub(super) name: Arc<str>,
+    pool: Pool,
+    /// The cap that the owner set; the pool's is the lower of this and the clamp.
+    cap: AtomicU64,
+    clamp: AtomicU64,
+    refused: AtomicU64,
+    forced_over_cap: AtomicU64,
+    total: Arc<Pool>,
+    registry: Weak<Registry>,
+}
+
+/// A named holder of memory. Cheap to clone; all clones are the same account.
+///
+/// Opened with [`Ledger::account`](super::Ledger::account), by name; it lives as long as the ledger.
+#[derive(Clone, Debug)]
+pub struct Account {
+    center: Arc<Center>,
+    lanes: Arc<[Arc<Lane>]>,
+}
+
+impl Account {
+    pub(super) fn open(name: &str, lanes: usize, total: &Arc<Pool>, registry: Weak<Registry>) -> Account {
+        let center = Arc::new(Center {
+            name: name.into(),
+            pool: Pool::new(u64::MAX),
+            cap: AtomicU64::new(u64::MAX),
+            clamp: AtomicU64::new(u64::MAX),
+            refused: AtomicU64::new(0),
+            forced_over_cap: AtomicU64::new(0),
+            total: Arc::clone(total),
+            registry,
+        });
+        let lane = |_| Arc::new(Lane { credit: Credit::empty(), center: Arc::clone(&center) });
+        Account { lanes: (0..lanes).map(lane).collect(), center }
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &Arc<str> {
+        &self.center.name
+    }
+
+    /// Charges `bytes`.
+    ///
+    /// # Errors
+    /// [`Refused`], with the largest holders, if they do not fit below the ledger's cap, the account's cap or its clamp.
+    #[inline]
+    pub fn try_charge(&self, bytes: u64) -> Result<Charge<'static>, Refused> {
+        let lane = self.lane();
+        lane.acquire(bytes, bytes)?;
+        Ok(Charge::owned(Arc::clone(lane), bytes))
+    }
+
+    /// As [`Account::try_charge`], but the charge borrows the account: no reference is counted.
+    ///
+    /// # Errors
+    /// [`Refused`], as there.
+    #[inline]
+    pub fn charge_scoped(&self, bytes: u64) -> Result<Charge<'_>, Refused> {
+        let lane = self.lane();
+        lane.acquire(bytes, bytes)?;
+        Ok(Charge::borrowed(lane, bytes))
+    }
+
+    /// Charges `bytes` whatever the caps say: for memory that is there already. What passes a cap is counted
+    /// ([`Figures::forced_over_cap_bytes_total`]).
+    pub fn charge(&self, bytes: u64) -> Charge<'static> {
+        let lane = self.lane();
+        lane.force(bytes);
+        Charge::owned(Arc::clone(lane), bytes)
+    }
+
+    /// Charges as much as fits between the ends of `range`: a buffer that works with `min` and prefers `max`.
+    ///
+    /// # Errors
+    /// [`Refused`] if not even the lower end fits.
+    ///
+    /// # Examples
+    /// ```
+    /// # use plimsoll::reclaim::ledger::Ledger;
+    /// let ledger = Ledger::with_cap(100);
+    /// let sort = ledger.account("sort")?;
+    /// let join = ledger.account("join")?;
+    /// let most = sort.reserve(10..=80)?;
+    /// let rest = join.reserve(10..=80)?;
+    /// assert_eq!((most.bytes(), rest.bytes()), (80, 20));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn reserve(&self, range: std::ops::RangeInclusive<u64>) -> Result<Charge<'static>, Refused> {
+        let lane = self.lane();
+        let got = lane.acquire(*range.start(), (*range.end()).max(*range.start()))?;
+        Ok(Charge::owned(Arc::clone(lane), got))
+    }
+
+    /// Bytes charged now. Exact while no other thread charges; beside one that refills or empties its lane it can be off by
+    /// one [`CHUNK_BYTES`].
+    pub fn held_bytes(&self) -> u64 {
+        let credit: u64 = self.lanes.iter().map(|lane| lane.credit.bytes()).sum();
+        self.center.pool.granted().saturating_sub(credit)
+    }
+
+    /// Sets the account's own cap; `None` removes it. What is held already stays charged.
+    pub fn set_cap(&self, bytes: Option<u64>) {
+        self.center.cap.store(bytes.unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.apply_caps();
+    }
+
+    /// Sets a temporary cap, below which a reclaimed cache may not refill; `None` lifts it.
+    pub fn set_clamp(&self, bytes: Option<u64>) {
+        self.center.clamp.store(bytes.unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.apply_caps();
+    }
+
+    fn apply_caps(&self) {
+        let cap = self.center.cap.load(Ordering::Relaxed);
+        let clamp = self.center.clamp.load(Ordering::Relaxed);
+        self.sweep();
+        self.center.pool.set_cap(cap.min(clamp));
+    }
+
+    /// A moment's figures.
+    pub fn figures(&self) -> Figures {
+        let set = |value: u64| (value < u64::MAX).then_some(value);
+        Figures {
+            name: Arc::clone(&self.center.name),
+            held_bytes: self.held_bytes(),
+            cap_bytes: set(self.center.cap.load(Ordering::Relaxed)),
+            clamp_bytes: set(self.center.clamp.load(Ordering::Relaxed)),
+            refused_total: self.center.refused.load(Ordering::Relaxed),
+            forced_over_cap_bytes_total: self.center.forced_over_cap.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Returns the credit of all lanes to the ledger.
+    pub(super) fn sweep(&self) {
+        for lane in self.lanes.iter() {
+            lane.center.give_back(lane.credit.trim(0));
+        }
+    }
+
+    #[inline]
+    fn lane(&self) -> &Arc<Lane> {
+        &self.lanes[own_slot() % self.lanes.len()]
+    }
+}
+
+/// A number of this thread's own, from the address of its thread-local storage: no global counter.
+#[inline]
+fn own_slot() -> usize {
+    thread_local!(static SLOT: Cell<usize> = const { Cell::new(usize::MAX) });
+    SLOT.with(|slot| {
+        if slot.get() == usize::MAX {
+            let address = (&raw const *slot) as usize;
+            slot.set((address >> 6).wrapping_mul(0x9e37_79b9_7f4a_7c15_u64 as usize) >> (usize::BITS - 16));
+        }
+        slot.get()
+    })
+}
+
+impl Lane {
+    pub(super) fn name(&self) -> &Arc<str> {
+        &self.center.name
+    }
+
+    pub(super) fn same_account(&self, other: &Lane) -> bool {
+        Arc::ptr_eq(&self.center, &other.center)
+    }
+
+    /// Between `least` and `most` bytes, as many as fit.
+    #[inline]
+    pub(super) fn acquire(&self, least: u64, most: u64) -> Result<u64, Refused> {
+        if self.credit.spend(most) { Ok(most) } else { self.refill(least, most) }
+    }
+
+    #[cold]
+    fn refill(&self, least: u64, most: u64) -> Result<u64, Refused> {
+        let center = &*self.center;
+        for attempt in 0..2 {
+            match center.take(least, most, CHUNK_BYTES) {
+                Ok(grant) => {
+                    let got = grant.min(most);
+                    self.credit.put(grant - got);
+                    return Ok(got);
+                }
+                // Other lanes, of this account or of others, may sit on credit that nobody uses.
+                Err(_) if attempt == 0 => center.sweep(),
+                Err(bound) => return Err(center.refusal(least, bound)),
+            }
+        }
+        Err(center.refusal(least, Bound::Ledger))
+    }
+
+    pub(super) fn force(&self, bytes: u64) {
+        let center = &*self.center;
+        if self.credit.spend(bytes) || center.take(bytes, bytes, 0).is_ok() {
+            return;
+        }
+        center.sweep();
+        if center.take(bytes, bytes, 0).is_ok() {
+            return;
+        }
+        center.pool.force(bytes);
+        center.total.force(bytes);
+        center.forced_over_cap.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    #[inline]
+    pub(super) fn release(&self, bytes: u64) {
+        if self.center.pool.is_over() || self.center.total.is_over() {
+            self.center.give_back(bytes);
+        } else if self.credit.put(bytes) > 2 * CHUNK_BYTES {
+            self.center.give_back(self.credit.trim(CHUNK_BYTES));
+        }
+    }
+}
+
+impl Center {
+    /// Grants between `least` and `most` + `spare` bytes from account and ledger.
+    fn take(&self, least: u64, most: u64, spare: u64) -> Result<u64, Bound> {
+        let wish = most.saturating_add(spare);
+        let Some(own) = self.pool.take(least, wish) else {
+            let clamped = self.clamp.load(Ordering::Relaxed) < self.cap.load(Ordering::Relaxed);
+            return Err(if clamped { Bound::Clamp } else { Bound::Account });
+        };
+        let granted = self.total.take(least, own);
+        self.pool.give(own - granted.unwrap_or(0));
+        granted.ok_or(Bound::Ledger)
+    }
+
+    fn give_back(&self, bytes: u64) {
+        if bytes > 0 {
+            self.pool.give(bytes);
+            self.total.give(bytes);
+        }
+    }
+
+    fn sweep(&self) {
+        if let Some(registry) = self.registry.upgrade() {
+            registry.accounts().for_each(Account::sweep);
+        }
+    }
+
+    fn refusal(&self, wanted_bytes: u64, bound: Bound) -> Refused {
+        self.refused.fetch_add(1, Ordering::Relaxed);
+        let (bound_bytes, held_bytes) = match bound {
+            Bound::Ledger => (self.total.cap(), self.total.granted()),
+            Bound::Account | Bound::Clamp => (self.pool.cap(), self.pool.granted()),
+        };
+        let mut holders: Vec<(Arc<str>, u64)> = Vec::new();
+        if let Some(registry) = self.registry.upgrade() {
+            holders.extend(registry.accounts().map(|account| (Arc::clone(account.name()), account.held_bytes())));
+            holders.sort_by_key(|(_, bytes)| std::cmp::Reverse(*bytes));
+            holders.truncate(TOP_HOLDERS);
+            holders.retain(|(_, bytes)| *bytes > 0);
+        }
+        Refused { account: Arc::clone(&self.name), wanted_bytes, bound, bound_bytes, held_bytes, holders }
+    }
+}

@@ -1,0 +1,3 @@
+//! Giving memory back: who holds how much ([`ledger`]).
+
+pub mod ledger;
