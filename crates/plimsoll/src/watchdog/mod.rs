@@ -182,8 +182,8 @@ pub struct Watchdog {
 }
 
 impl Watchdog {
-    /// A watchdog that is not started. `None` is one that never will be: [`Watchdog::start`] then does nothing, and the rest
-    /// of the service's code stays the same.
+    /// A watchdog that is not started. `None`, or a threshold of 0, is one that never will be: [`Watchdog::start`] then does
+    /// nothing, and the rest of the service's code stays the same.
     pub fn new(config: impl Into<Option<Config>>) -> Watchdog {
         Watchdog {
             config: config.into(),
@@ -250,7 +250,7 @@ impl Watchdog {
     /// # Errors
     /// Nothing can be read, or the system gives no thread: there is no watchdog then, and later calls say [`Started::Before`].
     pub fn start(&self) -> io::Result<Started> {
-        let Some(config) = self.config else { return Ok(Started::Off) };
+        let Some(config) = self.config.filter(|config| config.threshold_bytes > 0) else { return Ok(Started::Off) };
         if self.started.swap(true, Ordering::AcqRel) {
             return Ok(Started::Before);
         }

@@ -1,4 +1,17 @@
 //! Every behaviour of the published watchdog after its review rounds, by name; what it lacked is in `tests/it/watchdog.rs`.
+//!
+//! | in the review | here |
+//! |---|---|
+//! | fires once, does not fire, stops, off at zero | `fires_once_…`, `does_not_fire_…`, `stops_…`, `off_when_…` |
+//! | exit code unreachable behind a fatal error, also during the start | `exit_2_wins_…`, `exit_2_also_when_…` |
+//! | later errors swallowed; the cancellation is noise | `exit_2_wins_…`, `the_cancellation_…` |
+//! | a lock shared by all instances; two starts at once | `each_instance_…`, `concurrent_starts_…`, `a_start_after_…` |
+//! | a product that wraps to a low threshold; nonsense | `overflow_…`, `nonsense_…`, `a_bad_interval_…` |
+//! | the interval logged before it was normalised; no floor | `the_values_that_hold_…`, `the_interval_…_floor_…` |
+//! | no sample before the first tick | `the_first_sample_…` |
+//! | a test judged on the watcher's thread | `the_callback_runs_on_…`; every test here judges on its own |
+//! | readings that stop the world | `tests/it`: `watching_firing_and_the_last_words_allocate_nothing` |
+//! | a metric that is missing reads as no pressure | `what_cannot_be_measured_…` |
 
 #![allow(
     clippy::unwrap_used,
@@ -124,6 +137,7 @@ fn off_when_unset_empty_blank_or_zero_and_nothing_is_started() {
     let watchdog = Watchdog::new(None).on_exceed(move |_| tell.send(()).unwrap()).gauge(Knob::at(500).gauge());
     assert_eq!(watchdog.start().unwrap(), Started::Off);
     assert!(watchdog.status().is_none() && told.try_recv().is_err());
+    assert_eq!(Watchdog::new(Config::new(0)).start().unwrap(), Started::Off, "also by code");
     assert_eq!(watchdog.outcome(Ok::<(), Cancelled>(())).code, EXIT_OK);
 }
 

@@ -380,3 +380,52 @@ fn what_watching_costs() {
     }
     drop(held);
 }
+
+/// One copy of the code, whoever calls it.
+#[inline(never)]
+fn work() -> f64 {
+    let until = MonotonicClock.now() + Duration::from_millis(500);
+    let mut done = 0u64;
+    while MonotonicClock.now() < until {
+        for size in 0..1000 {
+            drop(std::hint::black_box(vec![1u8; 64 + size]));
+        }
+        done += 1000;
+    }
+    done as f64
+}
+
+/// What a server that does nothing but allocate loses to a watchdog: pairs of half a second, in turns.
+///
+/// `cargo test --release … --test it -- --ignored --nocapture what_it_costs_a_server`
+#[test]
+#[ignore = "measures, asserts nothing"]
+fn what_it_costs_a_server() {
+    if on_stage() {
+        return;
+    }
+    let held = touched(200);
+    work();
+    let mut lost: Vec<f64> = (0..40)
+        .map(|n| {
+            let watched = || {
+                // Half of the threshold is in use.
+                let mut config = config(400);
+                config.poll_interval = Duration::from_secs(1);
+                let watchdog = Watchdog::new(config).at_deadline(|| {});
+                watchdog.start().unwrap();
+                work()
+            };
+            let (with, without) = if n % 2 == 0 {
+                (watched(), work())
+            } else {
+                let first = work();
+                (watched(), first)
+            };
+            (1.0 - with / without) * 100.0
+        })
+        .collect();
+    lost.sort_by(f64::total_cmp);
+    println!("lost to the watchdog: median {:.2} %, quartiles {:.2} % and {:.2} %", lost[20], lost[10], lost[30]);
+    drop(held);
+}
