@@ -5,7 +5,7 @@
 //! and a reading walks the accounts without a lock and without allocating. At most `2 × 64 KiB` per account and core are granted
 //! but unused; before anything is refused, they are taken back.
 //!
-//! The ledger counts what it is told. [`Ledger::reconcile`] holds it against what the allocator says and names who drifts.
+//! The ledger counts what it is told. A [`Reconciler`] holds it against what the allocator says and names who drifts.
 
 mod account;
 mod charge;

@@ -1,4 +1,4 @@
-//! The atomics under the ledger: a [`Pool`] grants bytes up to a cap, a [`Lane`] keeps a few granted bytes at hand for one core.
+//! The atomics under the ledger: a [`Pool`] grants bytes up to a cap, a [`Credit`] keeps a few granted bytes at hand for one core.
 //!
 //! `granted` of a pool is always at least what its lanes' charges hold, and (unless forced) at most the cap: a byte is granted before it
 //! is spent, and returned only after it was put back. Each operation is one compare-and-swap loop; nothing here waits for another thread.
