@@ -72,7 +72,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
     } else if found.is_empty() {
         format!("nothing is supervised in {}\n", dir.display())
     } else {
-        text::write_lines(&table::programs(found.iter().map(|f| &f.snapshot), None), colour)
+        text::write_lines(&table::programs(found.iter().map(|f| &f.snapshot), None, columns() >= PLAIN_COLUMNS), colour)
     };
     // A reader that has seen enough (`| head`) is no failure.
     match std::io::stdout().lock().write_all(text.as_bytes()) {
@@ -130,23 +130,31 @@ fn json(found: &[Found], one: bool) -> Result<String, Failure> {
     text.map(|text| text + "\n").map_err(|error| Failure::internal(error.to_string()))
 }
 
+fn columns() -> usize {
+    text::columns_of_stdout().unwrap_or(PLAIN_COLUMNS)
+}
+
 fn detail(layouts: &[Layout], found: &[Found], colour: bool) -> String {
     let zone = TimeZone::system();
-    let frame = Frame { width: text::columns_of_stdout().unwrap_or(PLAIN_COLUMNS), zone: &zone };
+    let frame = Frame { width: columns(), zone: &zone };
     let mut lines = Vec::new();
     for (layout, Found { snapshot, answered }) in layouts.iter().zip(found) {
         lines.push(panel::headline(snapshot, &frame));
         lines.push(Line::new());
-        lines.extend(panel::budget(snapshot, &frame));
-        lines.push(Line::new());
-        lines.extend(panel::facts(snapshot));
-        lines.extend(if *answered { panel::details(snapshot) } else { panel::warnings(snapshot) });
+        let budget = panel::budget(snapshot, &frame);
+        if !budget.is_empty() {
+            lines.extend(budget);
+            lines.push(Line::new());
+        }
+        let mut facts = panel::facts(snapshot);
+        facts.extend(if *answered { panel::details(snapshot) } else { panel::warnings(snapshot) });
+        lines.extend(panel::wrapped(facts, &frame));
         let client = Client::new(layout.socket());
         let decisions = found::decisions(layout, &client, *answered, DECISIONS);
         if !decisions.is_empty() {
             lines.push(Line::new());
             lines.push(Line::new().plain("  ").add(Tone::Dim, "last decisions"));
-            lines.extend(panel::decisions(&decisions, snapshot.at_unix, DECISIONS, &frame));
+            lines.extend(panel::decisions(&decisions, snapshot.at_unix, usize::MAX, usize::MAX, &frame));
         }
     }
     text::write_lines(&lines, colour)

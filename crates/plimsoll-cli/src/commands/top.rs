@@ -1,6 +1,6 @@
 //! `plimsoll top`: supervised programs live in the terminal, drawn once a second from what their supervisors answer.
 //!
-//! Holds one snapshot, 60 samples and [`DECISIONS`] decisions per program. A supervisor has 1 s to answer, and 100 ms
+//! Holds one snapshot, 120 samples and [`DECISIONS`] decisions per program. A supervisor has 1 s to answer, and 100 ms
 //! while it is known to be silent, so that one that hangs does not stop the picture. `q`, Esc, ^C and signals end it; the
 //! terminal is given back in every case (`screen.rs`).
 
@@ -94,8 +94,9 @@ impl Watched {
             self.programs.push(program);
         }
         if self.selected.is_none() {
-            let alive = |program: &Program| program.snapshot.state != RunState::Exited;
-            self.select(self.programs.iter().position(alive).unwrap_or(0));
+            let first = |wanted: fn(RunState) -> bool| self.programs.iter().position(|p| wanted(p.snapshot.state));
+            let running = || first(|state| !matches!(state, RunState::Exited | RunState::Stale));
+            self.select(running().or_else(|| first(|state| state == RunState::Stale)).unwrap_or(0));
         }
         Ok(())
     }

@@ -110,7 +110,11 @@ fn from_files(layout: &Layout, why: &ClientError) -> Snapshot {
             (true, ClientError::Gone(_)) => {
                 format!("{who} lives, but has no socket (yet)", who = supervisor(&snapshot))
             }
-            (true, why) => format!("{who} lives, but {why}", who = supervisor(&snapshot)),
+            (true, ClientError::Silent(waited)) => {
+                let who = supervisor(&snapshot);
+                format!("{who} is stopped or hung: it does not answer in {:.1} s", waited.as_secs_f64())
+            }
+            (true, why) => format!("{who} lives, but: {why}", who = supervisor(&snapshot)),
             (false, _) => format!("{who} is dead", who = supervisor(&snapshot)),
         });
         if let (Some(child), Some(state)) = (child, &state) {
@@ -142,8 +146,13 @@ fn supervisor(snapshot: &Snapshot) -> String {
     format!("the supervisor (pid {})", snapshot.supervisor.pid)
 }
 
-/// Seconds since the last sign of life that a dead or silent supervisor left.
+/// Seconds since the last sign of life that a dead or silent supervisor left: the heartbeat in its ring, exact to a
+/// second, else the newest of its files.
 fn last_sign_seconds(layout: &Layout, now_unix: f64) -> Option<f64> {
+    let heartbeat = || plimsoll_store::Reader::open(&layout.home()).ok()?.heartbeat_age().ok()?;
+    if let Some(age) = heartbeat() {
+        return Some(age.as_secs_f64());
+    }
     let modified = |path: &Path| {
         let at = path.metadata().ok()?.modified().ok()?.duration_since(std::time::UNIX_EPOCH).ok()?;
         Some((now_unix - at.as_secs_f64()).max(0.0))

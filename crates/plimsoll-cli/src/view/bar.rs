@@ -58,11 +58,7 @@ impl Scale {
         let columns = self.columns(width);
         let mut line = Line::new();
         for column in 0..width {
-            let tone = match self.tone((column as f64 + 0.5) / width as f64 * self.end) {
-                // Inverse video would turn the block inside out.
-                Tone::Critical => Tone::Cut("\x1b[1;35m"),
-                tone => tone,
-            };
+            let tone = filled(self.tone((column as f64 + 0.5) / width as f64 * self.end));
             let filled = eighths.saturating_sub(column * 8).min(8);
             if columns.contains(&column) {
                 match (filled, tone) {
@@ -82,6 +78,25 @@ impl Scale {
         line
     }
 
+    /// A bar for a row of a table: `width` columns up to the budget, no marks.
+    #[allow(clippy::cast_precision_loss, reason = "columns")]
+    pub(crate) fn small(&self, charged_bytes: u64, width: usize) -> Line {
+        let eighths = cell(float(charged_bytes) / self.marks[2] * width as f64 * 8.0, width * 8);
+        let (full, part) = (eighths / 8, eighths % 8);
+        let tone = filled(self.tone(float(charged_bytes)));
+        let mut line = Line::new().add(tone, "█".repeat(full));
+        if part > 0 {
+            line.push(tone, EIGHTHS[part - 1]);
+        }
+        line.add(Tone::Dim, "░".repeat(width - full - usize::from(part > 0)))
+    }
+
+    /// The row of a chart of `rows`, from below, in which the budget lies.
+    #[allow(clippy::cast_precision_loss, reason = "rows")]
+    pub(crate) fn budget_row(&self, rows: usize) -> usize {
+        cell(self.marks[2] / self.end * rows as f64, rows.saturating_sub(1))
+    }
+
     /// What the marks are, under them: percent of the budget, and the kernel's limit at the end.
     pub(crate) fn legend(&self, width: usize, kernel: Option<&str>) -> Line {
         let mut line = Line::new();
@@ -98,33 +113,49 @@ impl Scale {
         }
     }
 
-    /// The newest of `samples` as a chart of `rows` lines, one column each, the newest at the right of `width`.
+    /// The newest of `samples` as a chart of `rows` lines, one column each, the newest at the right of `width`; the empty
+    /// cells at the height of the budget form a line, in a chart that is high enough to tell it from the top.
     #[allow(clippy::cast_precision_loss, reason = "columns")]
     pub(crate) fn chart(&self, samples: &[u64], width: usize, rows: usize) -> Vec<Line> {
-        chart(samples, self.end, width, rows, |bytes| match self.tone(bytes) {
-            Tone::Critical => Tone::Cut("\x1b[1;35m"),
-            tone => tone,
-        })
+        let budget = Some(self.budget_row(rows)).filter(|row| row + 1 < rows);
+        chart(samples, self.end, width, rows, budget, |bytes| filled(self.tone(bytes)))
+    }
+}
+
+/// The tone of a filled cell: inverse video would turn the block inside out.
+fn filled(tone: Tone) -> Tone {
+    match tone {
+        Tone::Critical => Tone::Cut("\x1b[1;35m"),
+        tone => tone,
     }
 }
 
 /// A chart without a budget: scaled to its own highest sample.
 pub(crate) fn free_chart(samples: &[u64], width: usize, rows: usize) -> Vec<Line> {
     let end = samples.iter().copied().max().unwrap_or(0);
-    chart(samples, float(end.max(1)) * 1.1, width, rows, |_| Tone::Note)
+    chart(samples, float(end.max(1)) * 1.1, width, rows, None, |_| Tone::Note)
 }
 
 #[allow(clippy::cast_precision_loss, reason = "columns")]
-fn chart(samples: &[u64], end: f64, width: usize, rows: usize, tone: impl Fn(f64) -> Tone) -> Vec<Line> {
+fn chart(
+    samples: &[u64],
+    end: f64,
+    width: usize,
+    rows: usize,
+    ruled: Option<usize>,
+    tone: impl Fn(f64) -> Tone,
+) -> Vec<Line> {
     let shown = &samples[samples.len().saturating_sub(width)..];
     let mut lines = Vec::with_capacity(rows);
     for row in (0..rows).rev() {
-        let mut line = Line::new().add(Tone::Dim, if row == 0 { "·" } else { " " }.repeat(width - shown.len()));
+        let empty = if ruled == Some(row) { "╌" } else { " " };
+        let before = if row == 0 { "·" } else { empty };
+        let mut line = Line::new().add(Tone::Dim, before.repeat(width - shown.len()));
         for bytes in shown {
             let eighths = cell((float(*bytes) / end * (rows * 8) as f64).ceil(), rows * 8).max(1);
             let filled = eighths.saturating_sub(row * 8).min(8);
             match filled {
-                0 => line.push(Tone::Plain, " "),
+                0 => line.push(Tone::Dim, empty),
                 filled => line.push(tone(float(*bytes)), HEIGHTS[filled - 1]),
             }
         }
@@ -189,6 +220,19 @@ mod tests {
         assert_eq!(write_lines(&lines, false), "      ▄█\n···▁▄███\n");
         assert_eq!(write_lines(&free_chart(&[], 4, 1), false), "····\n");
         assert_eq!(scale(None).chart(&[1; 500], 8, 1)[0].width(), 8);
+        let ruled = scale(Some(125)).chart(&[25, 125], 4, 5);
+        assert_eq!(write_lines(&ruled, false), "   █\n   █\n   █\n   █\n··██\n", "the budget is at the top row's foot");
+        let ruled = scale(Some(200)).chart(&[25, 125], 4, 4);
+        assert_eq!(write_lines(&ruled, false), "\n╌╌╌▄\n   █\n··▄█\n");
+    }
+
+    #[test]
+    fn a_small_bar_ends_at_the_budget() {
+        let small = |charged| plain(scale(Some(125)).small(charged, 10));
+        assert_eq!(
+            [small(0), small(25), small(100), small(125)],
+            ["░░░░░░░░░░", "██▌░░░░░░░", "██████████", "██████████"]
+        );
     }
 
     #[test]

@@ -38,30 +38,37 @@ pub(crate) fn headline(snapshot: &Snapshot, frame: &Frame<'_>) -> Line {
     }
     let adopted = if snapshot.supervisor.adopted { ", adopted" } else { "" };
     let supervisor = format!("plimsoll {} · pid {}{adopted}", snapshot.supervisor.version, snapshot.supervisor.pid);
-    line.right(Line::new().add(Tone::Dim, supervisor), frame.width.min(BAR_COLUMNS_MAX + 4) - 2)
+    line.right(Line::new().add(Tone::Dim, supervisor), right_edge(frame))
 }
 
-fn alive(snapshot: &Snapshot) -> bool {
+/// The column at which bars and what is at the right end.
+fn right_edge(frame: &Frame<'_>) -> usize {
+    bar_columns(frame.width) + 2
+}
+
+/// Whether what is shown is of now.
+pub(crate) fn alive(snapshot: &Snapshot) -> bool {
     !matches!(snapshot.state, RunState::Exited | RunState::Stale)
 }
 
-/// Level, figures, growth; the bar and its marks under it.
+/// Level, figures, growth; the bar and its marks under it. Nothing of a program that nobody measures now.
 pub(crate) fn budget(snapshot: &Snapshot, frame: &Frame<'_>) -> Vec<Line> {
+    if !alive(snapshot) && snapshot.memory.charged_bytes.is_none() {
+        return Vec::new();
+    }
     let governor = &snapshot.governor;
     let level = match (alive(snapshot), governor.mode()) {
-        (false, _) if snapshot.state == RunState::Exited => Line::new().add(Tone::Dim, "ENDED"),
         (false, _) => Line::new().add(Tone::Dim, "last known  "),
         (true, "blind") => Line::new().add(Tone::Critical, " BLIND "),
         (true, "observes") => Line::new().add(Tone::Note, "OBSERVES"),
         (true, _) => Line::new().add(words::level_tone(&governor.level), governor.level.to_uppercase()),
     };
-    let charged = match snapshot.memory.charged_bytes {
-        None if !alive(snapshot) => Line::new().add(Tone::Dim, "no program runs"),
-        _ => words::charged(&snapshot.memory),
-    };
-    let mut line = Line::new().plain("  ").join(level).pad_to(LABEL_COLUMNS).join(charged);
+    let mut line = Line::new().plain("  ").join(level).pad_to(LABEL_COLUMNS).join(words::charged(&snapshot.memory));
     if alive(snapshot) {
         line = line.plain("   ").join(words::growth(governor));
+    }
+    if let Some(peak) = snapshot.memory.peak_bytes {
+        line = line.right(Line::new().add(Tone::Dim, format!("peak {}", words::size(peak))), right_edge(frame));
     }
     let mut lines = vec![line];
     if let (Some(scale), Some(charged)) = (Scale::of(&snapshot.memory), snapshot.memory.charged_bytes) {
@@ -73,20 +80,31 @@ pub(crate) fn budget(snapshot: &Snapshot, frame: &Frame<'_>) -> Vec<Line> {
     lines
 }
 
-/// The course of the charged figure, newest at the right, with its peak.
-pub(crate) fn course(snapshot: &Snapshot, samples: &[u64], columns: usize, rows: usize) -> Vec<Line> {
+/// Columns at the right of a chart for what its height means.
+const SCALE_COLUMNS: usize = 18;
+
+/// The course of the charged figure, newest at the right, as wide as the bar; beside it what its height means.
+pub(crate) fn course(snapshot: &Snapshot, samples: &[u64], rows: usize, frame: &Frame<'_>) -> Vec<Line> {
+    let columns = bar_columns(frame.width).saturating_sub(SCALE_COLUMNS);
+    let mut beside = vec![String::new(); rows];
     let chart = match Scale::of(&snapshot.memory) {
-        Some(scale) => scale.chart(samples, columns, rows),
+        Some(scale) => {
+            let memory = &snapshot.memory;
+            let labels = [
+                (scale.budget_row(rows), "budget", memory.budget_bytes),
+                (rows - 1, "kernel", memory.kernel_limit_bytes),
+            ];
+            for (row, label, bytes) in labels {
+                if let (Some(bytes), Some(beside)) = (bytes, beside.get_mut(rows - 1 - row)) {
+                    *beside = format!("  {label} {:>9}", words::size(bytes));
+                }
+            }
+            scale.chart(samples, columns, rows)
+        }
         None => bar::free_chart(samples, columns, rows),
     };
-    let mut lines: Vec<_> = chart.into_iter().map(|line| Line::new().plain("  ").join(line)).collect();
-    let beside = [("peak", snapshot.memory.peak_bytes), ("kernel", snapshot.memory.kernel_limit_bytes)];
-    for (line, (label, bytes)) in lines.iter_mut().zip(beside) {
-        if let Some(bytes) = bytes {
-            *line = std::mem::take(line).add(Tone::Dim, format!("  {label:<6} {}", words::size(bytes)));
-        }
-    }
-    lines
+    let lines = chart.into_iter().zip(beside);
+    lines.map(|(line, beside)| Line::new().plain("  ").join(line).add(Tone::Dim, beside)).collect()
 }
 
 /// The facts that both `status` and `top` show; of a program whose supervisor does not answer, only what is known.
@@ -98,7 +116,11 @@ pub(crate) fn facts(snapshot: &Snapshot) -> Vec<Line> {
         lines.push(row("fds", words::descriptors(snapshot)));
         lines.push(row("logs", words::logs(&snapshot.logs)));
     } else if let Some(child) = &snapshot.child {
-        lines.push(row("process", Line::new().plain(format!("pid {}", child.pid))));
+        let runs_on = match snapshot.memory.budget_bytes {
+            Some(budget) => format!(", without its governor; budget {}", words::size(budget)),
+            None => ", unobserved".to_owned(),
+        };
+        lines.push(row("process", Line::new().plain(format!("pid {}", child.pid)).add(Tone::Dim, runs_on)));
     }
     lines.push(row("restarts", words::restarts(&snapshot.restarts)));
     if let Some(exit) = &snapshot.last_exit {
@@ -123,11 +145,14 @@ pub(crate) fn details(snapshot: &Snapshot) -> Vec<Line> {
         if let Some(used) = limit.usage_bytes {
             facts = facts.add(Tone::Dim, format!(", {} used", words::size(used)));
         }
-        lines.push(row(label, facts.add(Tone::Dim, format!(" · {} · {}", limit.consequence, limit.source))));
+        // The group's path stands in the line above.
+        let group = snapshot.group.path.as_deref().unwrap_or("\0");
+        let source =
+            limit.source.strip_prefix(group).map_or(limit.source.as_str(), |file| file.trim_start_matches('/'));
+        lines.push(row(label, facts.add(Tone::Dim, format!(" · {} · {source}", limit.consequence))));
     }
     for stage in &snapshot.stages {
-        let mut facts =
-            Line::new().add(words::level_tone(&stage.level), &stage.level).plain(format!(" → {}", stage.action));
+        let mut facts = Line::new().add(Tone::Strong, &stage.level).plain(format!(" → {}", stage.action));
         if stage.sustain_seconds > 0.0 {
             facts = facts.plain(format!(" after {}", words::seconds(stage.sustain_seconds)));
         }
@@ -194,8 +219,34 @@ pub(crate) fn warnings(snapshot: &Snapshot) -> Vec<Line> {
     snapshot.warnings.iter().map(|warning| row("warning", Line::new().add(Tone::Warn, warning))).collect()
 }
 
-/// The newest decisions, as many as there are lines.
-pub(crate) fn decisions(entries: &[DecisionView], now_unix: f64, rows: usize, frame: &Frame<'_>) -> Vec<Line> {
-    let newest = &entries[entries.len().saturating_sub(rows)..];
-    newest.iter().map(|entry| Line::new().plain("  ").join(words::decision(entry, now_unix, frame.zone))).collect()
+/// The newest decisions that `rows` hold, oldest first; long ones are broken into at most `lines_each` lines.
+pub(crate) fn decisions(
+    entries: &[DecisionView],
+    now_unix: f64,
+    rows: usize,
+    lines_each: usize,
+    frame: &Frame<'_>,
+) -> Vec<Line> {
+    let mut newest: Vec<Vec<Line>> = Vec::new();
+    let mut left = rows;
+    for entry in entries.iter().rev() {
+        let line = Line::new().plain("  ").join(words::decision(entry, now_unix, frame.zone));
+        let mut lines = line.clone().wrap(right_edge(frame), words::DECISION_COLUMNS + 2);
+        let most = lines_each.min(left);
+        if lines.len() > most && most == 1 {
+            lines = vec![line.clip(right_edge(frame))];
+        } else if lines.len() > most {
+            lines.truncate(most);
+            let Some(last) = lines.pop() else { break };
+            lines.push(last.clip(right_edge(frame) - 1).add(Tone::Dim, "…"));
+        }
+        left -= lines.len();
+        newest.push(lines);
+    }
+    newest.into_iter().rev().flatten().collect()
+}
+
+/// Lines of facts as they are, or with long ones broken where the terminal ends.
+pub(crate) fn wrapped(lines: Vec<Line>, frame: &Frame<'_>) -> Vec<Line> {
+    lines.into_iter().flat_map(|line| line.wrap(frame.width, LABEL_COLUMNS)).collect()
 }

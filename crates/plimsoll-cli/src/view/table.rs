@@ -2,18 +2,25 @@
 //!
 //! The order of columns is the order of interest, so that a narrow terminal cuts what matters least.
 
+use super::bar::Scale;
 use super::text::{Line, Tone};
 use super::words;
 use crate::snapshot::{RunState, Snapshot};
 
 /// Blanks between two columns.
 const GAP: usize = 2;
+/// Columns of the bar beside the figures.
+const BAR_COLUMNS: usize = 10;
 const TITLES: [&str; 7] = ["NAME", "STATE", "LEVEL", "MEMORY", "GROWTH", "RESTARTS", "LAST EXIT"];
 
-/// The head and one row per program, the one at index `selected` marked.
-pub(crate) fn programs<'a>(programs: impl Iterator<Item = &'a Snapshot>, selected: Option<usize>) -> Vec<Line> {
+/// The head and one row per program, the one at index `selected` marked; with a small bar of its budget each when `bars`.
+pub(crate) fn programs<'a>(
+    programs: impl Iterator<Item = &'a Snapshot>,
+    selected: Option<usize>,
+    bars: bool,
+) -> Vec<Line> {
     let head = TITLES.map(|title| Line::new().add(Tone::Dim, title));
-    let cells = |(i, program): (usize, &Snapshot)| row(program, selected == Some(i));
+    let cells = |(i, program): (usize, &Snapshot)| row(program, selected == Some(i), bars);
     let rows: Vec<[Line; TITLES.len()]> = std::iter::once(head).chain(programs.enumerate().map(cells)).collect();
     let mut widths = [0; TITLES.len()];
     for row in &rows {
@@ -34,7 +41,7 @@ pub(crate) fn programs<'a>(programs: impl Iterator<Item = &'a Snapshot>, selecte
     aligned.collect()
 }
 
-fn row(program: &Snapshot, selected: bool) -> [Line; TITLES.len()] {
+fn row(program: &Snapshot, selected: bool, bars: bool) -> [Line; TITLES.len()] {
     let alive = !matches!(program.state, RunState::Exited | RunState::Stale);
     let dash = || Line::new().add(Tone::Dim, "–");
     let (tone, state) = words::state(program);
@@ -46,6 +53,11 @@ fn row(program: &Snapshot, selected: bool) -> [Line; TITLES.len()] {
         (Some(charged), None) => Line::new().plain(words::size(charged)),
         (None, Some(budget)) => Line::new().add(Tone::Dim, format!("? of {}", words::size(budget))),
         (None, None) => dash(),
+    };
+    let memory = match (Scale::of(&program.memory), program.memory.charged_bytes) {
+        (Some(scale), Some(charged)) if bars => scale.small(charged, BAR_COLUMNS).plain("  ").join(memory),
+        _ if bars => Line::new().pad_to(BAR_COLUMNS + GAP).join(memory),
+        _ => memory,
     };
     [
         Line::new().add(if selected { Tone::Strong } else { Tone::Plain }, &program.name),
@@ -75,11 +87,17 @@ mod tests {
         dead.supervisor.heartbeat_age_seconds = Some(750.0);
         dead.own_up();
         dead.memory.charged_bytes = None;
-        let lines = programs([&sample::leaking(), &dead].into_iter(), Some(1));
+        let lines = programs([&sample::leaking(), &dead].into_iter(), Some(1), false);
         let expected =
             "  NAME                STATE               LEVEL  MEMORY                  GROWTH     RESTARTS  LAST EXIT
   shop                running             high   258.5 MiB of 300.0 MiB  +18 MiB/s  2         memory
 ▸ a-much-longer-name  stale, 12 min 30 s  –      ? of 300.0 MiB          –          2         memory
+";
+        assert_eq!(write_lines(&lines, false), expected);
+        let lines = programs([&sample::leaking(), &dead].into_iter(), None, true);
+        let expected = "  NAME                STATE               LEVEL  MEMORY                              GROWTH     RESTARTS  LAST EXIT
+  shop                running             high   ████████▌░  258.5 MiB of 300.0 MiB  +18 MiB/s  2         memory
+  a-much-longer-name  stale, 12 min 30 s  –                  ? of 300.0 MiB          –          2         memory
 ";
         assert_eq!(write_lines(&lines, false), expected);
     }

@@ -125,6 +125,38 @@ impl Line {
         cut
     }
 
+    /// Breaks it at blanks into lines of at most `columns`; the lines after the first are indented. A word that is longer
+    /// than a line is cut.
+    pub(crate) fn wrap(self, columns: usize, indent: usize) -> Vec<Line> {
+        let indent = indent.min(columns / 2);
+        let mut cells: Vec<(Tone, char)> = Vec::new();
+        for (tone, words) in &self.spans {
+            cells.extend(words.chars().map(|c| (*tone, c)));
+        }
+        let mut lines = Vec::new();
+        let mut rest = cells.as_slice();
+        while !rest.is_empty() || lines.is_empty() {
+            let mut line = if lines.is_empty() { Line::new() } else { Line::new().pad_to(indent) };
+            let mut width = line.width;
+            let fits = rest.iter().take_while(|(_, c)| {
+                width += char_width(*c);
+                width <= columns
+            });
+            let most = fits.count();
+            let end = match rest[..most].iter().rposition(|(_, c)| *c == ' ') {
+                Some(blank) if most < rest.len() && blank > indent => blank,
+                _ => most.max(1).min(rest.len()),
+            };
+            for (tone, c) in &rest[..end] {
+                line.push(*tone, c.encode_utf8(&mut [0; 4]));
+            }
+            lines.push(line);
+            let blanks = rest[end..].iter().take_while(|(_, c)| *c == ' ').count();
+            rest = &rest[end + blanks..];
+        }
+        lines
+    }
+
     /// Writes it, without an end of line.
     pub(crate) fn write(&self, out: &mut String, colour: bool) {
         for (tone, words) in &self.spans {
@@ -223,6 +255,19 @@ mod tests {
         }
         assert_eq!(shown(&line.clone().clip(6), false), "abc日…");
         assert_eq!(shown(&line.clip(9), false), "abc日本語");
+    }
+
+    #[test]
+    fn long_lines_break_at_blanks_and_are_indented() {
+        let wrapped = |text: &str, columns| write_lines(&Line::new().plain(text).wrap(columns, 2), false);
+        assert_eq!(wrapped("one two three four", 9), "one two\n  three\n  four\n");
+        assert_eq!(wrapped("one two three four", 80), "one two three four\n");
+        assert_eq!(wrapped("abcdefghijkl", 6), "abcdef\n  ghij\n  kl\n");
+        assert_eq!(wrapped("", 6), "\n");
+        for columns in 0..20 {
+            let lines = Line::new().add(Tone::Warn, "日本語 and a long-word-that-is-cut").wrap(columns, 4);
+            assert!(columns < 4 || lines.iter().all(|line| line.width() <= columns), "{columns}: {lines:?}");
+        }
     }
 
     #[test]

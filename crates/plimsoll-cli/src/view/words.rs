@@ -146,8 +146,8 @@ pub(crate) fn split(memory: &MemoryView) -> Line {
         }
     }
     match memory.file_bytes {
-        Some(bytes) => line.add(Tone::Dim, format!("not counted: cache {}", size(bytes))),
-        None => line,
+        Some(bytes) if bytes > 0 => line.add(Tone::Dim, format!("not counted: cache {}", size(bytes))),
+        _ => line,
     }
 }
 
@@ -173,7 +173,7 @@ pub(crate) fn process(snapshot: &Snapshot) -> Line {
     }
 }
 
-/// Descriptors by kind, most first; the kind that grows is marked.
+/// Descriptors by kind, most first; the kind that grows has an arrow.
 pub(crate) fn descriptors(snapshot: &Snapshot) -> Line {
     let Some(fds) = snapshot.child.as_ref().and_then(|child| child.fds.as_ref()) else {
         return Line::new().add(Tone::Dim, "unknown");
@@ -187,7 +187,7 @@ pub(crate) fn descriptors(snapshot: &Snapshot) -> Line {
         let growing = fds.growing.as_deref() == Some(kind);
         let kind = kind.replace('_', " ");
         line = match growing {
-            true => line.add(Tone::Warn, format!("{kind} {} growing", count(n))),
+            true => line.add(Tone::Warn, format!("{kind} {} ↑", count(n))),
             false => line.add(Tone::Dim, format!("{kind} ")).plain(count(n)),
         };
     }
@@ -267,6 +267,9 @@ pub(crate) fn signal_name(signal: i32) -> String {
     signal_hook::low_level::signal_name(signal).map_or_else(|| format!("signal {signal}"), str::to_owned)
 }
 
+/// Where the words of a decision begin, after time and kind.
+pub(crate) const DECISION_COLUMNS: usize = 20;
+
 /// One entry of the decision log.
 pub(crate) fn decision(decision: &DecisionView, now_unix: f64, zone: &TimeZone) -> Line {
     let what = match (&decision.previous, decision.kind.as_str()) {
@@ -279,13 +282,17 @@ pub(crate) fn decision(decision: &DecisionView, now_unix: f64, zone: &TimeZone) 
         "exit" => Tone::Warn,
         _ => Tone::Note,
     };
+    // The name of the level stands in front already.
+    let text = match (&decision.previous, decision.text.split_once("): ")) {
+        (Some(previous), Some((head, text))) if head == format!("level {} (was {previous}", decision.level) => text,
+        _ => &decision.text,
+    };
     Line::new()
         .add(Tone::Dim, time_of_day(decision.at_unix, now_unix, zone))
         .plain("  ")
         .add(tone, what)
-        .pad_to(20)
-        .plain(" ")
-        .plain(&decision.text)
+        .pad_to(DECISION_COLUMNS)
+        .plain(text)
 }
 
 #[cfg(test)]
@@ -346,6 +353,17 @@ mod tests {
         view.reason = "oom-kill".into();
         view.killed_after_grace = true;
         assert!(plain(exit(&view, sample::AT_UNIX)).starts_with("oom-kill, SIGKILL, killed after the grace period"));
+    }
+
+    #[test]
+    fn a_change_of_level_is_told_once() {
+        let mut entry = sample::decisions().pop().unwrap();
+        entry.text = "level high (was elevated): 264.2 MiB of 300.0 MiB, +2.9 MiB/s".into();
+        let line = plain(decision(&entry, sample::AT_UNIX, &TimeZone::UTC));
+        assert_eq!(line, "09:29:56  high      264.2 MiB of 300.0 MiB, +2.9 MiB/s");
+        entry.text = "level elevated (was normal): other".into();
+        let line = plain(decision(&entry, sample::AT_UNIX, &TimeZone::UTC));
+        assert!(line.ends_with("level elevated (was normal): other"), "what does not match stays whole: {line}");
     }
 
     #[test]

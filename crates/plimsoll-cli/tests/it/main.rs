@@ -7,5 +7,6 @@
 )]
 
 mod demo;
+mod faces;
 mod logs;
 mod shop;

@@ -12,10 +12,20 @@ use crate::view::panel::{self, Frame};
 use crate::view::table;
 use crate::view::text::{Line, Tone};
 
-/// Samples kept and shown: a minute at the default interval.
-pub(super) const SAMPLES: usize = 60;
+/// Samples kept: what the widest chart shows, two minutes at the default interval.
+pub(super) const SAMPLES: usize = 120;
 /// Rows of the chart where there is room for it.
 const CHART_ROWS: usize = 3;
+/// Rows of the chart where there is plenty.
+const CHART_ROWS_MOST: usize = 9;
+/// From this height on, long facts are broken instead of cut.
+const TALL_ROWS: usize = 30;
+/// Decisions that a higher chart leaves room for.
+const DECISION_ROWS: usize = 8;
+/// Lines of one decision; `status` shows it whole.
+const DECISION_LINES: usize = 2;
+/// From this width on, the table has bars.
+const WIDE_COLUMNS: usize = 100;
 
 /// One program as last seen.
 #[derive(Clone, Debug, Default)]
@@ -74,11 +84,14 @@ pub(super) fn draw(model: &Model<'_>, columns: usize, rows: usize) -> Vec<Line> 
 
 fn body(model: &Model<'_>, program: &Program, columns: usize, room: usize) -> Vec<Line> {
     let frame = Frame { width: columns, zone: model.zone };
-    let mut lines = if model.programs.len() > 1 { table_of(model, room) } else { Vec::new() };
+    let mut lines = if model.programs.len() > 1 { table_of(model, columns, room) } else { Vec::new() };
     lines.push(panel::headline(&program.snapshot, &frame));
     let budget = panel::budget(&program.snapshot, &frame);
     let mut facts = panel::facts(&program.snapshot);
     facts.extend(panel::warnings(&program.snapshot).into_iter().take(2));
+    if room >= TALL_ROWS {
+        facts = panel::wrapped(facts, &frame);
+    }
 
     // What is left decides how airy it gets and what is shown at all.
     let needed = lines.len() + budget.len() + facts.len();
@@ -89,34 +102,35 @@ fn body(model: &Model<'_>, program: &Program, columns: usize, room: usize) -> Ve
         affordable
     };
     let air = |yes: bool, lines: &mut Vec<Line>| lines.extend(yes.then(Line::new));
-    let chart = program.samples.len() > 1 && spend(CHART_ROWS + 1);
+    let chart = panel::alive(&program.snapshot) && program.samples.len() > 1 && spend(CHART_ROWS + 1);
     let airy = spend(3);
+    let higher = if chart { left.saturating_sub(DECISION_ROWS + 1).min(CHART_ROWS_MOST - CHART_ROWS) } else { 0 };
+    left -= higher;
     air(airy, &mut lines);
+    let measured = !budget.is_empty();
     lines.extend(budget);
     if chart {
         air(true, &mut lines);
         let samples: Vec<u64> = program.samples.iter().copied().collect();
-        let width = SAMPLES.min(columns.saturating_sub(20));
-        lines.extend(panel::course(&program.snapshot, &samples, width, CHART_ROWS));
+        lines.extend(panel::course(&program.snapshot, &samples, CHART_ROWS + higher, &frame));
     }
-    air(airy, &mut lines);
+    air(airy && measured, &mut lines);
     lines.extend(facts);
     air(airy, &mut lines);
     if left >= 2 && !program.decisions.is_empty() {
         let rule = "─".repeat(panel::bar_columns(columns).saturating_sub("decisions ".len()));
         lines.push(Line::new().plain("  ").add(Tone::Dim, format!("decisions {rule}")));
-        let newest = panel::decisions(&program.decisions, model.now_unix, left - 1, &frame);
-        lines.extend(newest.into_iter().map(|line| line.clip(panel::bar_columns(columns) + 2)));
+        lines.extend(panel::decisions(&program.decisions, model.now_unix, left - 1, DECISION_LINES, &frame));
     }
     lines
 }
 
 /// The table, with the selected program inside what is shown.
-fn table_of(model: &Model<'_>, room: usize) -> Vec<Line> {
+fn table_of(model: &Model<'_>, columns: usize, room: usize) -> Vec<Line> {
     let shown = (room / 3).clamp(1, model.programs.len());
     let first = model.selected.saturating_sub(shown - 1);
     let window = model.programs[first..first + shown].iter().map(|program| &program.snapshot);
-    let mut lines = table::programs(window, Some(model.selected - first));
+    let mut lines = table::programs(window, Some(model.selected - first), columns >= WIDE_COLUMNS);
     let hidden = model.programs.len() - shown;
     lines.push(match hidden {
         0 => Line::new(),
@@ -150,9 +164,9 @@ mod tests {
 
     fn program() -> Program {
         let mut program = Program::default();
-        for i in 0..70_u64 {
+        for i in 0..130_u64 {
             let mut snapshot = sample::leaking();
-            snapshot.memory.charged_bytes = Some(271_056_896 - (69 - i) * (3 << 20));
+            snapshot.memory.charged_bytes = Some(271_056_896 - (129 - i) * (3 << 19));
             program.update(snapshot, Some(sample::decisions()));
         }
         program

@@ -88,8 +88,9 @@ impl Screen {
             if i > 0 {
                 out.push_str("\r\n");
             }
-            line.write(&mut out, colour);
+            // Cleared before, not behind: after a full line the cursor still stands on its last column.
             out.push_str("\x1b[K");
+            line.write(&mut out, colour);
         }
         out.push_str(END);
         write(&out)

@@ -65,7 +65,10 @@ impl Control for Shared {
                 policy: self.fixed.policy_name.clone(),
                 total: inner.restarts_total,
                 by_reason: inner.restarts_by_reason.clone(),
-                next_in_seconds: inner.next_start.map(|at| at.saturating_sub(now).as_secs_f64()),
+                next_in_seconds: inner
+                    .next_start
+                    .filter(|_| inner.state == Some(State::BackingOff))
+                    .map(|at| at.saturating_sub(now).as_secs_f64()),
                 crash_loop: inner.crash_loop,
             },
             last_exit: inner.last_exit.clone(),
