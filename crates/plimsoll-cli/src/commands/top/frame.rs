@@ -18,7 +18,7 @@ pub(super) const SAMPLES: usize = 120;
 const CHART_ROWS: usize = 3;
 /// Rows of the chart where there is plenty.
 const CHART_ROWS_MOST: usize = 9;
-/// From this height on, long facts are broken instead of cut.
+/// From this height on long facts are broken, not cut; so are those of a program of which little is known.
 const TALL_ROWS: usize = 30;
 /// Decisions that a higher chart leaves room for.
 const DECISION_ROWS: usize = 8;
@@ -89,7 +89,7 @@ fn body(model: &Model<'_>, program: &Program, columns: usize, room: usize) -> Ve
     let budget = panel::budget(&program.snapshot, &frame);
     let mut facts = panel::facts(&program.snapshot);
     facts.extend(panel::warnings(&program.snapshot).into_iter().take(2));
-    if room >= TALL_ROWS {
+    if room >= TALL_ROWS || !panel::alive(&program.snapshot) {
         facts = panel::wrapped(facts, &frame);
     }
 
