@@ -23,6 +23,6 @@ pub mod policy;
 pub mod queue;
 pub mod reclaim;
 mod sys;
-#[cfg(feature = "testkit")]
+#[cfg(any(test, feature = "testkit"))]
 pub mod testkit;
 pub mod units;
