@@ -2,13 +2,13 @@
 //!
 //! Every limit is a triple: its bytes, the usage **at the same level**, and its consequence. Among those that kill, the one
 //! with the least headroom binds; all others are reported. A host's RAM is told as information and never binds. Looks at
-//! every ancestor group that is visible (v1, v2, hybrid); costs a few files per level and allocates, so it is for the start
-//! and for every few seconds, not for each reading.
+//! every ancestor group that is visible (v1, v2, hybrid); costs a few files per level (0.3 ms for
+//! three levels) and allocates, so it is for the start and for every few seconds, not for each reading.
 
 use std::path::PathBuf;
 
 use crate::gauge::group::{Group, Version};
-use crate::gauge::{Root, Unread, host, process};
+use crate::gauge::{Protected, Root, Unread, host, process};
 
 mod rlimit;
 
@@ -41,8 +41,8 @@ pub struct Limit {
     pub bytes: u64,
     /// Raw usage at this limit's own level, page cache included.
     pub usage_bytes: Result<u64, Unread>,
-    /// What of that usage the kernel cannot take back before it kills: program and kernel memory. Raw usage where that
-    /// cannot be told (and for limits of one process).
+    /// What of that usage the kernel cannot take back before it kills: program and kernel memory, and swap
+    /// where the limit is one of memory and swap together. Raw usage where that cannot be told (and for limits of one process).
     pub protected_bytes: Result<u64, Unread>,
     /// What happens at the limit.
     pub consequence: Consequence,
@@ -107,7 +107,7 @@ fn binding(all: &[Limit]) -> Option<usize> {
 fn groups(limits: &mut Limits, group: &Group) {
     let mut own_protected = Err(Unread::Missing("memory.stat"));
     for (level, group) in group.ancestors().into_iter().enumerate() {
-        let protected = protected_bytes(&group);
+        let protected = group.protected();
         if level == 0 {
             own_protected = protected;
         }
@@ -121,7 +121,7 @@ fn groups(limits: &mut Limits, group: &Group) {
             one(limits, &group, level, rule, protected);
         }
     }
-    hidden(limits, group, own_protected);
+    hidden(limits, group, own_protected.map(|protected| held_bytes(&protected, false)));
 }
 
 /// A limit file, the usage file of the same level, and what it does.
@@ -131,6 +131,8 @@ struct Rule {
     consequence: Consequence,
 }
 
+const MEMORY_AND_SWAP: &str = "memory.memsw.limit_in_bytes";
+
 fn rules(version: Version) -> &'static [Rule] {
     use Consequence::{Kill, Refuse, Throttle};
     const fn rule(limit: &'static str, usage: &'static str, consequence: Consequence) -> Rule {
@@ -138,7 +140,7 @@ fn rules(version: Version) -> &'static [Rule] {
     }
     const V1: &[Rule] = &[
         rule("memory.limit_in_bytes", "memory.usage_in_bytes", Kill),
-        rule("memory.memsw.limit_in_bytes", "memory.memsw.usage_in_bytes", Kill),
+        rule(MEMORY_AND_SWAP, "memory.memsw.usage_in_bytes", Kill),
     ];
     const V2: &[Rule] = &[
         rule("memory.max", "memory.current", Kill),
@@ -151,14 +153,17 @@ fn rules(version: Version) -> &'static [Rule] {
     }
 }
 
-fn one(limits: &mut Limits, group: &Group, level: usize, rule: &Rule, protected: Result<u64, Unread>) {
+fn one(limits: &mut Limits, group: &Group, level: usize, rule: &Rule, protected: Result<Protected, Unread>) {
     let source = group.dir().join(rule.limit);
     match group.read_limit(rule.limit) {
         Ok(Some(bytes)) => {
             let usage_bytes = group.read_number(rule.usage);
             let protected_bytes = match rule.consequence {
                 Consequence::Refuse => usage_bytes,
-                Consequence::Kill | Consequence::Throttle => protected.or(usage_bytes),
+                Consequence::Kill | Consequence::Throttle => {
+                    let with_swap = rule.limit == MEMORY_AND_SWAP;
+                    protected.map(|protected| held_bytes(&protected, with_swap)).or(usage_bytes)
+                }
             };
             let level = Some(level);
             limits.all.push(Limit {
@@ -177,10 +182,10 @@ fn one(limits: &mut Limits, group: &Group, level: usize, rule: &Rule, protected:
     }
 }
 
-/// Program and kernel memory of a group.
-fn protected_bytes(group: &Group) -> Result<u64, Unread> {
-    let protected = group.protected()?;
-    Ok(protected.program_bytes.saturating_add(protected.kernel_bytes.unwrap_or(0)))
+/// Program and kernel memory of a group. What is swapped out only counts against a limit of memory and swap together.
+fn held_bytes(protected: &Protected, with_swap: bool) -> u64 {
+    let swap = if with_swap { 0 } else { protected.swap_bytes.unwrap_or(0) };
+    protected.program_bytes.saturating_sub(swap).saturating_add(protected.kernel_bytes.unwrap_or(0))
 }
 
 /// v1 tells the tightest limit above, also where a container does not see the group that has it.

@@ -1,6 +1,6 @@
 //! A process's open descriptors by kind: what leaks when its memory does not (sockets, pipes, `/proc` handles).
 //!
-//! About 1 µs per descriptor, nothing allocated, two descriptors open meanwhile. At most [`MAX_CLASSIFIED`] are looked at;
+//! 1–2 µs per descriptor, nothing allocated, two descriptors open meanwhile. At most [`MAX_CLASSIFIED`] are looked at;
 //! the others are counted as [`Counts::unclassified`].
 
 use std::mem::MaybeUninit;

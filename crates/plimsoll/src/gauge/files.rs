@@ -1,6 +1,6 @@
 //! Kernel files, read without allocating: `pread` at offset 0 into a fixed buffer, and parsers over bytes.
 //!
-//! A kept-open file costs about 0.2–0.6 µs a reading where open + read + close costs 1.3 µs and `read_to_string` 2–3 µs.
+//! A kept-open file costs about 0.2–1 µs a reading where open + read + close costs 1.3 µs and `read_to_string` 2–3 µs.
 //! Kernel pseudo files fill the whole buffer in one `pread`; what does not fit is cut back to its last whole line, so a
 //! parser never sees half a number. Nothing here waits, and nothing here is kept but one descriptor per [`KeptFile`].
 

@@ -1,4 +1,4 @@
-//! The machine's memory, from `/proc/meminfo` (1.5 µs kept open). Information: a host's RAM governs only when asked to.
+//! The machine's memory, from `/proc/meminfo` (1.5–7 µs kept open). Information: a host's RAM governs only when asked to.
 
 use super::files::{self, KeptFile};
 use super::{Root, Unread};

@@ -1,4 +1,4 @@
-//! Pressure stall information (PSI): the part of the time that tasks waited for memory. 0.6 µs a reading, kept open.
+//! Pressure stall information (PSI): the part of the time that tasks waited for memory. 0.6–2 µs a reading, kept open.
 //!
 //! `/proc/pressure/memory` tells of the whole machine, a v2 group's `memory.pressure` of the group (also on a hybrid
 //! machine, where the memory controller itself is on v1). v1 groups have none. Shown and used to wake, never to decide.

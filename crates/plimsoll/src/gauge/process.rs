@@ -2,10 +2,10 @@
 //!
 //! | reading | cost | what |
 //! |---|---|---|
-//! | `statm`, kept open | 0.3 µs | anonymous pages; file and shared ones in one sum |
-//! | `status` | 2 µs | the split (anon, file, shmem), swap, page tables, threads, caught signals |
-//! | `smaps_rollup` | 9 µs, and 2.6–3.3 ms per GB | PSS: shared pages in proportion |
-//! | `stat` | 3–5 µs | parent, process group, session, start time |
+//! | `statm`, kept open | 0.3–1 µs | anonymous pages; file and shared ones in one sum |
+//! | `status` | 2–8 µs | the split (anon, file, shmem), swap, page tables, threads, caught signals |
+//! | `smaps_rollup` | 9–40 µs, and 2.6–3.3 ms per GB | PSS: shared pages in proportion |
+//! | `stat` | 3–10 µs | parent, process group, session, start time |
 //!
 //! Nothing here allocates. A zombie has no memory: its figures are 0 because they are, not because they could not be read.
 
@@ -112,7 +112,7 @@ pub fn catches(mask: u64, signal: i32) -> bool {
     (1..=64).contains(&signal) && mask >> (signal - 1) & 1 == 1
 }
 
-/// Reads one process: three files, opened and closed (about 8 µs). Allocates nothing.
+/// Reads one process: three files, opened and closed (8–25 µs). Allocates nothing.
 ///
 /// # Errors
 /// `Missing` when the process is gone; a zombie is read, with all its memory 0.

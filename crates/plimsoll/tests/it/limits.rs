@@ -15,8 +15,8 @@ const TABLE: &[(&str, &str)] = &[
         "v1-plain",
         "group v1 cgroup/memory/app as /app
 usage 380 MiB limit 400 MiB oom_kills 2
-program 164 MiB kernel 6 MiB file 220 MiB
-* kill 400 MiB, usage 380 MiB, protected 170 MiB, level 0, cgroup/memory/app/memory.limit_in_bytes
+program 160 MiB kernel 6 MiB file 220 MiB
+* kill 400 MiB, usage 380 MiB, protected 166 MiB, level 0, cgroup/memory/app/memory.limit_in_bytes
 ",
     ),
     (
@@ -234,8 +234,11 @@ fn page_cache_of_an_ancestor_does_not_make_it_bind() {
     let tree = Tree::unpack("v1-nested");
     tree.write("cgroup/memory/slice/memory.stat", "total_rss 31457280\ntotal_shmem 0\n");
     let limits = limit::discover(&tree.root(), PID);
-    assert_eq!(limits.governing().map(|limit| tree.name(&limit.source)), Some("cgroup/memory/slice/memory.limit_in_bytes"));
-    assert_eq!(limits.governing().and_then(|limit| limit.headroom_bytes()), Some((300 - 30 - 8) << 20));
+    assert_eq!(
+        limits.governing().map(|limit| tree.name(&limit.source)),
+        Some("cgroup/memory/slice/memory.limit_in_bytes")
+    );
+    assert_eq!(limits.governing().and_then(limit::Limit::headroom_bytes), Some((300 - 30 - 8) << 20));
     tree.write("cgroup/memory/slice/app/memory.limit_in_bytes", "209715200\n");
     let limits = limit::discover(&tree.root(), PID);
     assert_eq!(limits.governing().map(|limit| limit.level), Some(Some(1)), "20 MiB left against 262");
@@ -254,12 +257,23 @@ fn a_hybrid_machine_has_two_groups() {
 #[test]
 fn ancestors_end_at_the_top_that_is_visible() {
     let tree = Tree::unpack("v2-nested");
-    let names = |group: &Group| -> Vec<String> {
-        group.ancestors().iter().map(|g| g.path().display().to_string()).collect()
-    };
+    let names =
+        |group: &Group| -> Vec<String> { group.ancestors().iter().map(|g| g.path().display().to_string()).collect() };
     let group = Group::of_pid(&tree.root(), PID).unwrap();
     assert_eq!(names(&group), ["/a/b/c", "/a/b", "/a", "/"]);
     assert_eq!(names(&group.child("new")), ["/a/b/c/new", "/a/b/c", "/a/b", "/a", "/"]);
     let same = Group::at(&tree.root(), group.version(), group.dir());
     assert_eq!(names(&same), names(&group));
+}
+
+#[test]
+fn what_is_swapped_out_counts_against_memory_and_swap_only() {
+    let tree = Tree::unpack("v1-nested");
+    let dir = "cgroup/memory/slice/app/web";
+    tree.write(&format!("{dir}/memory.stat"), "total_rss 104857600\ntotal_shmem 0\ntotal_swap 52428800\n");
+    tree.write(&format!("{dir}/memory.limit_in_bytes"), "209715200\n");
+    let limits = limit::discover(&tree.root(), PID);
+    let own: Vec<_> = limits.all.iter().filter(|limit| limit.level == Some(0)).collect();
+    let headroom: Vec<_> = own.iter().map(|limit| limit.headroom_bytes().map(|bytes| bytes >> 20)).collect();
+    assert_eq!(headroom, [Some(200 - 100), Some(428 - 150)]);
 }

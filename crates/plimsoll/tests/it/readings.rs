@@ -7,6 +7,9 @@ use plimsoll::gauge::{Gauge as _, Root, Unread, host, pressure};
 
 use crate::fixture::{PID, Tree};
 
+/// A `statm` that says less than any group's own figures do.
+const SMALL: &str = "10 5 5 1 0 1 0\n";
+
 fn gauge(tree: &Tree) -> Result<GroupGauge, Unread> {
     GroupGauge::open(&tree.root(), &Group::of_pid(&tree.root(), PID)?)
 }
@@ -16,6 +19,7 @@ fn fast_bounds_confirm_on_every_tree_that_can_be_read() {
     let mut read = 0;
     for name in ["v1-plain", "v1-nested", "v1-no-limit", "v1-namespaced", "v2-plain", "v2-nested", "hybrid"] {
         let tree = Tree::unpack(name);
+        tree.write("proc/42/statm", SMALL);
         let mut gauge = gauge(&tree).unwrap();
         let (fast, confirmed) = (gauge.fast().unwrap(), gauge.confirm().unwrap());
         assert!(fast >= confirmed.program_bytes, "tree {name}: {fast} < {confirmed:?}");
@@ -41,6 +45,7 @@ fn the_largest_member_counts_when_the_group_lags_but_never_beyond_raw_usage() {
 #[test]
 fn swap_is_part_of_the_protected_number_and_of_its_bound() {
     let tree = Tree::unpack("v2-nested");
+    tree.write("proc/42/statm", SMALL);
     let mut gauge = gauge(&tree).unwrap();
     assert_eq!(gauge.fast(), Ok((100 + 16) << 20));
     let confirmed = gauge.confirm().unwrap();
@@ -71,7 +76,7 @@ fn a_process_is_read_with_its_split() {
     let read = read_process(&tree.root(), PID).unwrap();
     assert_eq!(read.identity, read_identity(&tree.root(), PID).unwrap());
     let who = read.identity;
-    assert_eq!((who.pid, who.parent, who.process_group, who.session, who.start_ticks), (42, 1, 42, 42, 0));
+    assert_eq!((who.pid, who.parent, who.process_group, who.session, who.start_ticks), (42, 1, 42, 42, 923_548));
     assert_eq!((who.comm.to_string(), who.state), ("app".to_owned(), b'S'));
     assert_eq!((read.anon_bytes >> 20, read.file_bytes >> 20, read.shmem_bytes >> 20), (160, 30, 10));
     assert_eq!(read.resident_bytes(), 204_800 * 1024);

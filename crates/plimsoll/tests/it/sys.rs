@@ -1,6 +1,7 @@
-//! A global allocator that counts, per thread, so that parallel tests do not disturb each other.
+//! The only unsafe code of these tests: `fork`, and a global allocator that counts, per thread, so that parallel tests do
+//! not disturb each other.
 
-#![allow(unsafe_code, reason = "a global allocator is unsafe by its trait; it only counts and forwards")]
+#![allow(unsafe_code, reason = "a global allocator is unsafe by its trait, and fork has no safe wrapper")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -41,5 +42,21 @@ unsafe impl GlobalAlloc for Counting {
         count();
         // SAFETY: as for `dealloc`; the new size is the caller's.
         unsafe { System.realloc(ptr, layout, new_size) }
+    }
+}
+
+/// Forks. The child lives `life` and ends without unwinding into the test harness and without running exit handlers.
+///
+/// Only for a process with one thread: see `stage`, which makes one for each player.
+pub(crate) fn fork(life: impl FnOnce()) -> i32 {
+    // SAFETY: the caller's process has one thread that holds locks, this one, so that the child finds none taken.
+    match unsafe { libc::fork() } {
+        0 => {
+            let lived = std::panic::catch_unwind(std::panic::AssertUnwindSafe(life));
+            // SAFETY: ends this process and returns never.
+            unsafe { libc::_exit(if lived.is_ok() { 0 } else { 101 }) }
+        }
+        -1 => panic!("fork: {}", std::io::Error::last_os_error()),
+        pid => pid,
     }
 }

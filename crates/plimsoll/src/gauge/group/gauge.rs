@@ -1,8 +1,8 @@
 //! The gauge of one memory cgroup: its files stay open, a reading allocates nothing.
 //!
-//! At most 7 + [`KEPT_MEMBERS`] descriptors. `fast` is one or two `pread`s (0.2–0.5 µs): raw usage with swap, which the
+//! At most 7 + [`KEPT_MEMBERS`] descriptors. `fast` is one or two `pread`s (0.5–1 µs): raw usage with swap, which the
 //! kernel keeps exact and which includes page cache, so it is an upper bound. `confirm` reads `memory.stat`, kernel memory
-//! and the `statm` of the largest members (5–10 µs).
+//! and the `statm` of the largest members (13 µs with four; `benches/readings.rs`).
 //!
 //! Why members: the figures of `memory.stat` lag (up to 64 pages per CPU and more on old kernels, up to 2 s between Linux
 //! 5.15 and 6.6), a process's own do not. The larger of the two counts, but never more than raw usage. One member
@@ -20,7 +20,7 @@ use crate::gauge::{Gauge, Protected, Root, Unread};
 /// How many members' `statm` files stay open: the largest ones at the last look.
 pub const KEPT_MEMBERS: usize = 8;
 
-/// How many members one look goes through (a look costs about 1.3 µs each); those listed later are not seen.
+/// How many members one look goes through (1.3–5 µs each, at most a tenth of the time); those listed later are not seen.
 pub const SCANNED_MEMBERS: usize = 1024;
 
 /// Looks at the members take at most this part of the time.

@@ -88,7 +88,7 @@ impl Member {
         true
     }
 
-    fn is_gone(&self) -> bool {
+    pub(super) fn is_gone(&self) -> bool {
         self.statm == Statm::default() && self.kept.is_none() && self.trouble.is_none()
     }
 }
@@ -112,6 +112,11 @@ impl Members {
 
     pub(super) fn len(&self) -> usize {
         self.all.len()
+    }
+
+    /// Whether no member lives: those that ended stay listed until the next look.
+    pub(super) fn all_gone(&self) -> bool {
+        self.all.iter().all(Member::is_gone)
     }
 
     pub(super) fn kept_open(&self) -> usize {

@@ -4,9 +4,11 @@
 //! since a fork counts five times. `confirm` counts each page once (PSS) and costs 2.6–3.3 ms per GB mapped: pace it by
 //! [`Gauge::confirm_cost`]. A worker that writes to pages it shares moves `confirm` and not `fast`.
 //!
-//! At most 2 + [`KEPT_PROCESSES`] descriptors, however many processes come and go; the tables are reserved at the start
-//! ([`MAX_PROCESSES`] on the machine, [`MAX_MEMBERS`] in the tree; what is beyond is counted, not seen). Who belongs to the
-//! tree is found again when the kernel has given out a new pid, at most a tenth of the time, and at every `confirm`.
+//! At most 4 + [`KEPT_PROCESSES`] descriptors (one of them only while it reads), however many processes come and go; the
+//! tables are reserved at the start ([`MAX_PROCESSES`] on the machine, [`MAX_MEMBERS`] in the tree; what is beyond is
+//! counted, not seen). Who belongs to the tree is found again (about 10 µs per process of the machine) when the kernel has
+//! given out a new pid, a member has ended, or half a second has passed: before a `confirm`, and at most a tenth of the
+//! time by `fast`.
 
 use std::fmt;
 use std::os::fd::BorrowedFd;
@@ -35,6 +37,12 @@ pub const KEPT_PROCESSES: usize = 64;
 
 /// Finding the members takes at most one part in this many of the time.
 const SCAN_SHARE: u32 = 10;
+
+/// A fork is done this long after its pid was given out, mostly.
+const BIRTH: Duration = Duration::from_millis(20);
+
+/// The members are looked for again after this long, whatever else says that they are the same.
+const SETTLED_FOR: Duration = Duration::from_millis(500);
 
 /// When all members but the largest hold less than this part of the sum, the sum is confirmed without PSS: it is then at
 /// most 0.8 % too high, and a thousand times cheaper.
@@ -99,6 +107,9 @@ pub struct TreeGauge {
     members: Members,
     last_pid: Option<KeptFile>,
     seen_pid: Option<u64>,
+    /// Whether the last look was the first since a pid was given out.
+    is_fresh: bool,
+    scanned_at: Duration,
     next_scan: Duration,
     page_bytes: u64,
     monitor: Arc<Mutex<Shared>>,
@@ -124,6 +135,8 @@ impl TreeGauge {
             members: Members::new(),
             last_pid: KeptFile::open(&root.proc, "loadavg", "/proc/loadavg").ok(),
             seen_pid: None,
+            is_fresh: true,
+            scanned_at: Duration::ZERO,
             next_scan: Duration::ZERO,
             page_bytes: process::page_bytes(),
             monitor: Arc::new(Mutex::new(monitor)),
@@ -139,16 +152,25 @@ impl TreeGauge {
         TreeMonitor(Arc::clone(&self.monitor))
     }
 
-    /// Looks for the members if there can be new ones: the kernel has given out a pid since the last look.
+    /// Looks for the members if they can be others, at most a tenth of the time.
     fn scan_if_due(&mut self) -> Result<(), Unread> {
-        if MonotonicClock.now() < self.next_scan {
-            return Ok(());
-        }
-        let newest = self.newest_pid();
-        if newest.is_some() && newest == self.seen_pid {
+        if MonotonicClock.now() < self.next_scan || self.is_settled() {
             return Ok(());
         }
         self.scan()
+    }
+
+    /// Whether the members must be those of the last look: no pid was given out since, nothing ended, the list of the
+    /// excluded is the same. A pid is given out a moment before its process can be seen (longer when the fork waits for
+    /// memory), hence a second look [`BIRTH`] later, and one every [`SETTLED_FOR`] at least.
+    fn is_settled(&self) -> bool {
+        let newest = self.newest_pid();
+        let since = MonotonicClock.now().saturating_sub(self.scanned_at);
+        newest.is_some()
+            && newest == self.seen_pid
+            && since < SETTLED_FOR
+            && !(self.is_fresh && since >= BIRTH)
+            && self.scanner.is_scope_unchanged()
     }
 
     /// The last field of `loadavg`: the pid given out last, threads included.
@@ -160,7 +182,10 @@ impl TreeGauge {
     fn scan(&mut self) -> Result<(), Unread> {
         let began = MonotonicClock.now();
         // Before the look: what is born during it is looked for again.
-        self.seen_pid = self.newest_pid();
+        let newest = self.newest_pid();
+        self.is_fresh = newest != self.seen_pid;
+        self.seen_pid = newest;
+        self.scanned_at = began;
         let overflow = self.scanner.scan()?;
         let unseen = self.members.update(self.scanner.processes(), self.scanner.proc_dir());
         let cost = MonotonicClock.now().saturating_sub(began);
@@ -176,8 +201,10 @@ impl TreeGauge {
         Ok(())
     }
 
-    fn vanished(&self, processes: u64) {
+    /// Counts processes that ended, and has the others looked for again: one that ended may have left children.
+    fn vanished(&mut self, processes: u64) {
         if processes > 0 {
+            self.seen_pid = None;
             self.monitor.lock().status.vanished_total += processes;
         }
     }
@@ -187,7 +214,7 @@ impl TreeGauge {
     fn whole(&self) -> Result<(), Unread> {
         match self.members.iter().find_map(Member::trouble) {
             Some(why) => Err(why),
-            None if self.members.len() == 0 && self.scanner.scope().counts_root() => Err(Unread::Missing(TREE)),
+            None if self.members.all_gone() && self.scanner.scope().counts_root() => Err(Unread::Missing(TREE)),
             None => Ok(()),
         }
     }
@@ -204,14 +231,22 @@ impl Gauge for TreeGauge {
 
     fn confirm(&mut self) -> Result<Protected, Unread> {
         let began = MonotonicClock.now();
-        self.scan()?;
+        let settled = self.is_settled();
+        if !settled {
+            self.scan()?;
+        }
         let mut vanished = self.members.refresh_all(self.scanner.proc_dir());
+        self.vanished(vanished);
+        if settled && vanished > 0 {
+            self.scan()?;
+        }
         self.whole()?;
         let sum = self.members.iter().map(|m| m.upper_bytes(self.page_bytes)).fold(0, u64::saturating_add);
         let largest = self.members.iter().map(|m| m.upper_bytes(self.page_bytes)).max().unwrap_or(0);
         let shared_at_most = sum.saturating_sub(largest);
         let mut total = Total::default();
-        for member in self.members.iter_mut() {
+        vanished = 0;
+        for member in self.members.iter_mut().filter(|member| !member.is_gone()) {
             let read = if shared_at_most <= sum / SHARED_PART {
                 total.add_resident(member, self.scanner.proc_dir())
             } else {
@@ -276,7 +311,7 @@ impl Total {
         let status = process::status_at(proc_dir, member.pid())?;
         // A zombie's status has no such lines: it holds nothing.
         let (Some(anon), Some(shmem)) = (status.anon_bytes, status.shmem_bytes) else {
-            return Err(Unread::Missing("memory of a zombie"));
+            return Ok(());
         };
         let swap = status.swap_bytes.unwrap_or(0);
         member.split(shmem, swap);

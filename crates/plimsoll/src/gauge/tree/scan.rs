@@ -1,4 +1,4 @@
-//! Finds a tree's processes by reading every `/proc/PID/stat` (3–5 µs each): this is what works on kernels without
+//! Finds a tree's processes by reading every `/proc/PID/stat` (3–10 µs each): this is what works on kernels without
 //! `/proc/PID/task/TID/children`, and it alone sees sessions and process groups.
 //!
 //! All tables are reserved at the start and never grow. Address space that is not used costs no memory.
@@ -6,7 +6,7 @@
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
-use super::scope::TreeScope;
+use super::scope::{MAX_EXCLUDED, TreeScope};
 use crate::gauge::files;
 use crate::gauge::process::{self, Identity};
 use crate::gauge::{Root, Unread};
@@ -69,6 +69,8 @@ pub(super) struct Scanner {
     known: Vec<(i32, u64)>,
     /// Sessions and groups that were made inside the tree, sorted.
     own_ids: Vec<i32>,
+    /// What was excluded at the last look.
+    excluded: [i32; MAX_EXCLUDED],
 }
 
 impl Scanner {
@@ -85,6 +87,7 @@ impl Scanner {
             processes: Vec::with_capacity(MAX_PROCESSES),
             known: Vec::with_capacity(MAX_MEMBERS),
             own_ids: Vec::with_capacity(MAX_OWN_IDS),
+            excluded: [0; MAX_EXCLUDED],
         })
     }
 
@@ -101,8 +104,14 @@ impl Scanner {
         &self.processes
     }
 
+    /// Whether the scope excludes the same processes as at the last look.
+    pub(super) fn is_scope_unchanged(&self) -> bool {
+        self.scope.excluded() == self.excluded
+    }
+
     /// Looks once. Returns how many processes did not fit into the tables.
     pub(super) fn scan(&mut self) -> Result<usize, Unread> {
+        self.excluded = self.scope.excluded();
         let mut overflow = self.read_all()?;
         self.processes.sort_unstable_by_key(|process| process.pid);
         self.seed();
@@ -117,19 +126,22 @@ impl Scanner {
     fn read_all(&mut self) -> Result<usize, Unread> {
         self.processes.clear();
         let (processes, proc_dir) = (&mut self.processes, self.proc_dir.as_fd());
-        let mut overflow = 0;
+        let (mut overflow, mut trouble) = (0, None);
         let mut buffer = [MaybeUninit::uninit(); 8192];
         files::each_number(self.listing.as_fd(), &mut buffer, "/proc", |pid| {
             if processes.len() == MAX_PROCESSES {
                 overflow += 1;
                 return;
             }
-            // One that ended meanwhile is none; one that another user hides from us (hidepid) is not ours.
-            if let Ok(identity) = process::identity_at(proc_dir, pid) {
-                processes.push(Process::new(&identity));
+            match process::identity_at(proc_dir, pid) {
+                Ok(identity) => processes.push(Process::new(&identity)),
+                // One that ended meanwhile is none; one that another user hides from us (hidepid) is not ours.
+                Err(Unread::Missing(_) | Unread::Denied(_)) => {}
+                // No descriptor left, say: then we do not know who is there, and a tree that looks empty is not.
+                Err(why) => trouble = Some(why),
             }
         })?;
-        Ok(overflow)
+        trouble.map_or(Ok(overflow), Err)
     }
 
     /// Marks what is known before descent is looked at: the root, what is excluded, and the members of the last look.

@@ -43,6 +43,14 @@ impl TreeScope {
         matches!(self, TreeScope::Descendants { .. })
     }
 
+    /// All excluded pids, 0 for a free slot.
+    pub(super) fn excluded(&self) -> [i32; MAX_EXCLUDED] {
+        match self {
+            TreeScope::Descendants { .. } => [0; MAX_EXCLUDED],
+            TreeScope::Below { excluded, .. } => std::array::from_fn(|at| excluded.0[at].load(Ordering::SeqCst)),
+        }
+    }
+
     pub(super) fn excludes(&self, pid: i32) -> bool {
         match self {
             TreeScope::Descendants { .. } => false,
