@@ -10,11 +10,13 @@
 //! | [`gauge`] | readings of processes, trees, cgroups (v1 and v2), PSI, the host, descriptors |
 //! | [`limit`] | which limit binds, and which file says so |
 //! | [`governor`] | a thread around one pure function: reading in, decision out |
+//! | [`reclaim`], [`event`] | stores that give back: who holds what, who is asked for how much, and whether it helped |
 //! | [`queue`] | bounded in items and bytes, drops counted per producer |
 //!
 //! The library prints nothing and ends no process. It reads the environment only in functions named `from_env`.
 
 pub mod clock;
+pub mod event;
 pub mod gauge;
 pub mod governor;
 pub mod level;

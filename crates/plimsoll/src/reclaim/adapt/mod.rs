@@ -1,0 +1,15 @@
+//! Stores made of what a service has: a time-ordered one ([`TimeOrdered`]), any closure ([`Closure`]).
+//!
+//! Each works in slices: at most [`SLICE`] (1 ms) under the service's lock, then it is free for others; and gives capacity back, not only
+//! length.
+
+mod closure;
+mod time_ordered;
+
+use std::time::Duration;
+
+pub use closure::Closure;
+pub use time_ordered::{BATCH, BLOCK, Ordered, Segmented, TimeOrdered};
+
+/// The longest time that an adaptor holds the service's lock for one slice. 1 ms.
+pub const SLICE: Duration = Duration::from_millis(1);
