@@ -59,4 +59,10 @@ pub trait Reclaim: Send + Sync {
 
     /// Gives back up to `ask.bytes`, or a little more, by cutting no deeper than `ask.pass`; says what it gave.
     fn reclaim(&self, ask: Ask) -> Outcome;
+
+    /// From now on it should hold at most `bytes`; `None`: as it likes. A bound, not an order: nothing is to be evicted for it. Told when it
+    /// changed by a hundredth. Stores that charge an account are held by its clamp and need not listen.
+    fn hold(&self, bytes: Option<u64>) {
+        let _unused = bytes;
+    }
 }

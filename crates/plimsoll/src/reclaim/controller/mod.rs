@@ -217,7 +217,7 @@ impl Controller {
     }
 
     /// Adds a store, for good. With an `account`, what it holds is read there, up to date, and its clamp keeps it from being refilled; without,
-    /// the store is asked every 100 ms to 1 s, and nothing keeps it.
+    /// the store is asked every 100 ms to 1 s, and only its [`Reclaim::hold`] keeps it.
     ///
     /// # Errors
     /// [`RegisterError`] past [`MAX_STORES`], or without a thread.
@@ -436,10 +436,12 @@ impl Inside {
         let room = hold.saturating_sub(held.iter().sum());
         let exact = bounds(hold, &held);
         for (i, member) in self.members.iter().enumerate() {
+            // While Normal, each may use all the room: who grows alone is not stopped by his share of it.
+            let bytes = if self.is_calm() && room > 0 { held[i] + room } else { exact[i] };
             if let Some(account) = &member.store.account {
-                // While Normal, each may use all the room: who grows alone is not stopped by his share of it.
-                account.set_clamp(Some(if self.is_calm() && room > 0 { held[i] + room } else { exact[i] }));
+                account.set_clamp(Some(bytes));
             }
+            member.store.hold(Some(bytes));
         }
     }
 

@@ -18,6 +18,9 @@ use crate::reclaim::ledger::Account;
 struct Slot {
     ask: Option<Ask>,
     look: bool,
+    /// A bound that the store was not told yet, and the one that it was.
+    hold: Option<Option<u64>>,
+    told_hold: Option<u64>,
     busy: bool,
     answer: Option<Answer>,
     profile: Profile,
@@ -89,6 +92,20 @@ impl Store {
         }
     }
 
+    /// Has it told what it may hold, if that is another bound than before.
+    pub(super) fn hold(&self, bytes: Option<u64>) {
+        let mut slot = self.slot.lock();
+        let same = match (slot.told_hold, bytes) {
+            (Some(before), Some(now)) => before.abs_diff(now) <= before / 100,
+            (before, now) => before == now,
+        };
+        if !same {
+            slot.told_hold = bytes;
+            slot.hold = Some(bytes);
+            self.given.notify_one();
+        }
+    }
+
     pub(super) fn take_answer(&self) -> Option<Answer> {
         self.slot.lock().answer.take()
     }
@@ -110,20 +127,27 @@ impl Store {
     /// The thread's life.
     pub(super) fn work(&self, clock: &dyn Clock, controller: &Thread) {
         loop {
-            let ask = {
+            let (ask, hold) = {
                 let mut slot = self.slot.lock();
-                while slot.ask.is_none() && !slot.look && !slot.stop {
+                while slot.ask.is_none() && !slot.look && slot.hold.is_none() && !slot.stop {
                     self.given.wait(&mut slot);
                 }
                 if slot.stop {
+                    let bound = slot.told_hold.take();
+                    drop(slot);
+                    if bound.is_some() {
+                        catch_unwind(AssertUnwindSafe(|| self.reclaim.hold(None))).ok();
+                    }
+                    let mut slot = self.slot.lock();
                     slot.ended = true;
                     self.ended.notify_all();
                     return;
                 }
                 slot.look = false;
                 slot.busy = slot.ask.is_some();
-                slot.ask.take()
+                (slot.ask.take(), slot.hold.take())
             };
+            let held = hold.map(|bytes| catch_unwind(AssertUnwindSafe(|| self.reclaim.hold(bytes))));
             let before = clock.now();
             let outcome = ask.map(|ask| catch_unwind(AssertUnwindSafe(|| self.reclaim.reclaim(ask))));
             let took = clock.now().saturating_sub(before);
@@ -134,7 +158,7 @@ impl Store {
                 self.slot.lock().profile = profile;
             }
             let Some(outcome) = outcome else { continue };
-            let panicked = outcome.is_err() || looked.is_err();
+            let panicked = outcome.is_err() || looked.is_err() || held.is_some_and(|held| held.is_err());
             let outcome = outcome.unwrap_or_default();
             {
                 let mut slot = self.slot.lock();
