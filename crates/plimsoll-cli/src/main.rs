@@ -12,6 +12,7 @@ mod output;
 mod snapshot;
 mod supervise;
 mod tail;
+mod view;
 mod web;
 
 use args::{Args, Command};

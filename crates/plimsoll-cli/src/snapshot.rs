@@ -7,6 +7,9 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+#[cfg(test)]
+pub(crate) mod sample;
+
 /// The version of the JSON shape.
 pub(crate) const VERSION: u32 = 1;
 
@@ -35,6 +38,8 @@ pub(crate) struct Snapshot {
     pub host: Option<HostView>,
     /// Variables derived from the budget: name, value, and why or why not.
     pub derived: Vec<DerivedView>,
+    /// What the HTTP face did; absent where nobody asked it (state read from files).
+    pub http: Option<HttpView>,
     /// One-line warnings that hold now (degraded log store, blind governor, no cgroup and why, …).
     pub warnings: Vec<String>,
 }
@@ -55,6 +60,17 @@ pub(crate) enum RunState {
 }
 
 impl RunState {
+    /// All states, in the order of a life.
+    pub(crate) const ALL: [RunState; 7] = [
+        RunState::Starting,
+        RunState::Running,
+        RunState::Stopping,
+        RunState::Killing,
+        RunState::BackingOff,
+        RunState::Exited,
+        RunState::Stale,
+    ];
+
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
             RunState::Starting => "starting",
@@ -274,6 +290,21 @@ pub(crate) struct DerivedView {
     pub note: String,
 }
 
+/// The HTTP face: both the Unix socket and, when it is on, the TCP port.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct HttpView {
+    /// Where the TCP port listens, when it does.
+    pub address: Option<String>,
+    /// Open now.
+    pub connections: u64,
+    pub requests_total: u64,
+    /// Connections closed because they were idle; no refusal.
+    pub idle_closed_total: u64,
+    /// By reason: busy, method, host, origin, body, slow, malformed, accept.
+    pub refused_total: BTreeMap<String, u64>,
+}
+
 /// One entry of the decision log, as shown.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
@@ -289,6 +320,98 @@ pub(crate) struct DecisionView {
     pub time_to_limit_seconds: Option<f64>,
     /// What was done and why, in words with figures.
     pub text: String,
+}
+
+/// The supervise loop shows a sign of life every second; past this age nothing that it says is taken as the present.
+pub(crate) const STALE_AFTER_SECONDS: f64 = 5.0;
+
+impl Snapshot {
+    /// How old the supervisor's last sign of life is, when that is too old to be believed.
+    pub(crate) fn stale_seconds(&self) -> Option<f64> {
+        self.supervisor.heartbeat_age_seconds.filter(|age| *age > STALE_AFTER_SECONDS)
+    }
+
+    /// A loop that gives no sign of life is not "running", whoever answers in its place.
+    pub(crate) fn own_up(&mut self) {
+        if self.stale_seconds().is_some() && self.state != RunState::Exited {
+            self.state = RunState::Stale;
+        }
+    }
+
+    /// Without what only the supervisor's own user may read: values of variables, commands, words of the program.
+    pub(crate) fn redacted(mut self) -> Snapshot {
+        for derived in &mut self.derived {
+            derived.value = None;
+            derived.note.clear();
+        }
+        for stage in &mut self.stages {
+            redact_command(&mut stage.action);
+            stage.last_skip_reason = None;
+        }
+        self
+    }
+}
+
+impl ExitView {
+    /// Ended by itself with code 0.
+    pub(crate) fn is_success(&self) -> bool {
+        self.reason == "exit" && self.code == Some(0)
+    }
+}
+
+impl FdsView {
+    /// Kind and count, in a fixed order.
+    pub(crate) fn by_kind(&self) -> [(&'static str, u64); 7] {
+        [
+            ("file", self.file),
+            ("socket", self.socket),
+            ("pipe", self.pipe),
+            ("anon_inode", self.anon_inode),
+            ("proc", self.proc),
+            ("device", self.device),
+            ("other", self.other),
+        ]
+    }
+}
+
+impl MemoryView {
+    /// Kind and bytes, in a fixed order; `None` where it cannot be read.
+    pub(crate) fn by_kind(&self) -> [(&'static str, Option<u64>); 6] {
+        [
+            ("anon", self.anon_bytes),
+            ("shmem", self.shmem_bytes),
+            ("swap", self.swap_bytes),
+            ("unevictable", self.unevictable_bytes),
+            ("kernel", self.kernel_bytes),
+            ("file", self.file_bytes),
+        ]
+    }
+}
+
+impl GovernorView {
+    /// `governs`, `observes` (no budget) or `blind` (the main number cannot be read).
+    pub(crate) fn mode(&self) -> &'static str {
+        match (self.blind, self.governs) {
+            (true, _) => "blind",
+            (false, true) => "governs",
+            (false, false) => "observes",
+        }
+    }
+}
+
+impl DecisionView {
+    /// As [`Snapshot::redacted`]: what a stage ran is not shown, only that it ran.
+    pub(crate) fn redact(&mut self) {
+        redact_command(&mut self.text);
+    }
+}
+
+/// Cuts the command out of an action or a sentence: `exec:notify --token x` becomes `exec:…`.
+fn redact_command(text: &mut String) {
+    if let Some(at) = text.find("exec:") {
+        text.truncate(at + "exec:".len());
+        text.push('…');
+    }
 }
 
 /// What the faces (socket, HTTP, top) may ask of a running supervisor. Every call is bounded in time and takes no lock

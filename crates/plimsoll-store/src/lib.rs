@@ -1,1 +1,85 @@
-//! Skeleton.
+//! A bounded store of log lines: what a program prints goes through a ring that survives the death of its reader, a spool on disk,
+//! and compressed chunks in SQLite; at every moment every line is stored or lies in a gap record that counts it.
+//!
+//! ```text
+//!  pipe --read(2)--> ring (tmpfs, 8 MiB) --pwrite--> spool (disk, <= 512 MiB) --zstd--> chunk (SQLite, <= 1 GiB)
+//!       Intake                      spooler thread (nice -10)          sealer thread (nice 10)
+//! ```
+//!
+//! | part | bounded by | when full |
+//! |---|---|---|
+//! | ring | `Settings::ring_bytes` | lines are dropped and counted; a gap record says how many, and when |
+//! | spool | `Settings::spool_bytes` | the spooler waits, so the ring fills |
+//! | chunks | `Settings::retain_bytes` | the oldest chunks are deleted |
+//! | one line | `Settings::max_line_bytes` | it is stored in pieces; each but the last says `continued` |
+//!
+//! What can be lost: by the death of the process nothing that was read from a pipe, and nothing that is still in it; by the death of the
+//! machine what the ring held, and what the spool took in the second since its last `fdatasync`. The next [`open`] writes a gap for it.
+//!
+//! What it costs, measured with `cargo bench -p plimsoll-store --bench flood` (1,000,000 lines of 200 bytes, one `write(2)` each, words
+//! drawn from 20,000; 2 busy cores): 1.3 us of CPU a line in all, the program done after 0.8 to 1.1 s, 18 MB of memory at the peak,
+//! 0.545 of the raw size on disk.
+//!
+//! [`open`] gives the writing end ([`Intake`]) and the store's life ([`Store`]); [`Reader`] reads, from any process, while a
+//! supervisor runs or after it died. The crate is synchronous and has two threads of its own. The on-disk format is described in
+//! `docs/log-format.md`.
+//!
+//! # Examples
+//! ```
+//! use std::{io::Write, ops::ControlFlow, os::fd::AsFd, time::Duration};
+//! use plimsoll_store::{EntryKind, Query, Reader, Settings, Stream, open};
+//!
+//! let place = tempfile::tempdir()?;
+//! let dir = place.path().join("web");
+//! let (mut intake, store, _recovery) = open(Settings::new(&dir, place.path().join("web.ring"), "web"))?;
+//! let (from, mut to) = std::io::pipe()?;
+//! to.write_all(b"listening on port 80\n")?;
+//! intake.read_from(Stream::Stdout, from.as_fd(), 1_700_000_000_000_000_000)?;
+//! assert!(store.close(Duration::from_secs(10)).complete);
+//!
+//! let mut lines = Vec::new();
+//! Reader::open(&dir)?.read(&Query::default(), None, &mut |entry| {
+//!     if let EntryKind::Line { text, .. } = entry.kind {
+//!         lines.push(text.to_vec());
+//!     }
+//!     ControlFlow::Continue(())
+//! })?;
+//! assert_eq!(lines, [b"listening on port 80"]);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod chunk;
+mod clock;
+mod core;
+mod error;
+mod frame;
+mod intake;
+mod level;
+mod open;
+mod query;
+mod recover;
+mod retain;
+mod ring;
+mod schema;
+mod segment;
+mod settings;
+mod split;
+mod spool;
+mod stats;
+mod sys;
+#[cfg(test)]
+mod testing;
+mod write;
+mod writer;
+
+pub use error::StoreError;
+pub use intake::{Intake, Landed};
+pub use level::LogLevel;
+pub use open::{Closed, Heartbeat, Recovery, Store, open};
+pub use query::{Cursor, Entry, EntryKind, Query, Reader};
+pub use recover::Interrupted;
+pub use settings::{
+    DEFAULT_MAX_LINE_BYTES, DEFAULT_RETAIN_BYTES, DEFAULT_RING_BYTES, DEFAULT_SEAL_AFTER, DEFAULT_SPOOL_BYTES,
+    GapReason, Settings, Stream,
+};
+pub use stats::{Stats, StreamStats};

@@ -16,15 +16,19 @@
 //! The library prints nothing and ends no process. It reads the environment only in functions named `from_env`.
 
 pub mod clock;
+pub mod drain;
 pub mod event;
 pub mod gauge;
 pub mod governor;
+pub mod last_words;
 pub mod level;
 pub mod limit;
 pub mod policy;
 pub mod queue;
 pub mod reclaim;
+pub mod reserve;
 mod sys;
 #[cfg(any(test, feature = "testkit"))]
 pub mod testkit;
 pub mod units;
+pub mod watchdog;

@@ -1,1 +1,37 @@
-//! The harness shared by the incident tests: real cgroups, real children, real kernel OOM kills.
+//! The harness that proves what `plimsoll run` promises: real cgroups, real children, real kernel OOM kills.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`cgroup`] | a memory group of our own, `plimsoll-test-*`, removed when dropped |
+//! | [`launch`] | starts a program (protected, or the unprotected control) and waits for it, always within a deadline |
+//! | [`protected`] | the same under `plimsoll run`: its directory, its `status --json`, its `logs --json`, its last exit |
+//! | [`judge`] | what counts as saved, and what as left alone |
+//! | [`embedded`] | incident 2: a service that embeds the watchdog, its unprotected control, and the judgement of both |
+//! | [`evidence`] | what a load wrote about itself: when it crossed the mark, when SIGTERM reached its handler |
+//! | [`product`] | where the two binaries are |
+//! | [`words`], [`lines`], [`account`] | the numbered lines of the log tests and the accounting of them |
+//! | [`slow_disk`] | a disk that is slow, stands still or is full, through FUSE |
+//! | [`tmpfs`] | a small disk |
+//! | [`usage`] | what a process uses, what a directory takes |
+//! | [`stats`] | minimum, median, p95, maximum |
+//! | [`clock`], [`files`] | time and bounded reads |
+//!
+//! Sizes are bytes, K/M/G are 1024-based; times are nanoseconds of `CLOCK_MONOTONIC` unless a name says otherwise.
+//! Nothing here waits without a deadline and nothing started here outlives its guard.
+
+pub mod account;
+pub mod cgroup;
+pub mod clock;
+pub mod embedded;
+pub mod evidence;
+pub mod files;
+pub mod judge;
+pub mod launch;
+pub mod lines;
+pub mod product;
+pub mod protected;
+pub mod slow_disk;
+pub mod stats;
+pub mod tmpfs;
+pub mod usage;
+pub mod words;

@@ -1,17 +1,222 @@
-//! `plimsoll run`.
+//! `plimsoll run`: any program under a memory budget.
 
+use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::process::ExitCode;
+use std::time::Duration;
+
+use plimsoll::units;
 
 use crate::args::Place;
 use crate::exit::Failure;
+use crate::layout::Layout;
+use crate::supervise::options::{self, Options};
+use crate::supervise::restart::{self, Policy};
+use crate::supervise::stage::{MAX_STAGES, Stage};
+
+/// Where `--http` without an address listens.
+pub(crate) const HTTP_DEFAULT: &str = "127.0.0.1:7117";
+/// What `--grace` and `--backoff` may be.
+const LONGEST_WAIT: Duration = Duration::from_secs(24 * 3600);
 
 /// Arguments of `plimsoll run`.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Example: plimsoll run --memory 300M --on high=signal:USR1 -- node server.js")]
 pub(crate) struct Args {
     #[command(flatten)]
     place: Place,
+
+    /// Budget: what the program may hold before it is asked to stop (300M, 1.5G) [default: what the limit found here leaves]
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    memory: Option<u64>,
+
+    /// Room between the budget and the kernel's limit, for stopping in order [default: 64M, or an eighth of the budget]
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    reserve: Option<u64>,
+
+    /// Time between SIGTERM and SIGKILL
+    #[arg(long, value_name = "DUR", value_parser = wait, default_value = "10s")]
+    grace: Duration,
+
+    /// never, always, on-memory, on-failure, or both of the last two joined by a comma
+    #[arg(long, value_name = "POLICY", default_value = "on-memory,on-failure")]
+    restart: Policy,
+
+    /// Restart at most so often, then end [default: no bound; five ends in a minute are always the last]
+    #[arg(long, value_name = "N")]
+    max_restarts: Option<u32>,
+
+    /// First wait before a restart; doubled each time, at most 30 s
+    #[arg(long, value_name = "DUR", value_parser = wait, default_value = "100ms")]
+    backoff: Duration,
+
+    /// Do something at a level: LEVEL[ for DUR]=ACTION. LEVEL: elevated (75 %), high (88 %), critical (100 % of the
+    /// budget). ACTION: note, signal:NAME, exec:CMD, stop
+    #[arg(long = "on", value_name = "LEVEL=ACTION")]
+    on: Vec<Stage>,
+
+    /// Name under which status, logs and set find it [default: the command's file name]
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+
+    /// Serve status, a page and /metrics over HTTP, on loopback only [default address: 127.0.0.1:7117]
+    #[arg(long, value_name = "ADDR", num_args = 0..=1, require_equals = true, default_missing_value = HTTP_DEFAULT, value_parser = address)]
+    http: Option<SocketAddr>,
+
+    /// Give the program a pseudo-terminal instead of pipes
+    #[arg(long)]
+    pty: bool,
+
+    /// Do not echo the program's output, and say only what is wrong and how it ended
+    #[arg(long, short)]
+    quiet: bool,
+
+    /// Make no cgroup for the program: its process tree is summed instead
+    #[arg(long)]
+    no_cgroup: bool,
+
+    /// Derive no runtime limits (GOMEMLIMIT, NODE_OPTIONS, …). One of them: set it to an empty value
+    #[arg(long)]
+    no_derive: bool,
+
+    /// Let the program swap beyond the kernel's limit
+    #[arg(long)]
+    swap: bool,
+
+    /// The program and its arguments, after --
+    #[arg(last = true, required = true, value_name = "CMD")]
+    command: Vec<OsString>,
 }
 
+pub(super) fn size(text: &str) -> Result<u64, String> {
+    units::parse_size(text).map_err(|error| error.to_string())
+}
+
+fn wait(text: &str) -> Result<Duration, String> {
+    let wait = units::parse_duration(text).map_err(|error| error.to_string())?;
+    if wait > LONGEST_WAIT { Err("longer than 24 h".to_owned()) } else { Ok(wait) }
+}
+
+fn address(text: &str) -> Result<SocketAddr, String> {
+    let full = match text.strip_prefix("localhost:") {
+        Some(port) => format!("127.0.0.1:{port}"),
+        None if text.parse::<u16>().is_ok() => format!("127.0.0.1:{text}"),
+        None if text.starts_with(':') => format!("127.0.0.1{text}"),
+        None => text.to_owned(),
+    };
+    let address: SocketAddr =
+        full.parse().map_err(|_| format!("{text:?} is no address: expected IP:PORT, such as {HTTP_DEFAULT}"))?;
+    crate::web::socket::loopback_only(address).map_err(|error| error.to_string())?;
+    Ok(address)
+}
+
+impl Args {
+    /// The same as options of the supervisor.
+    ///
+    /// # Errors
+    /// A usage error for what only shows in combination.
+    fn understood(self) -> Result<Options, Failure> {
+        let program = self.command.first().ok_or_else(|| Failure::usage("no command given"))?;
+        let name = self.name.unwrap_or_else(|| options::default_name(program));
+        let layout = Layout::new(self.place.dir(), &name).map_err(Failure::usage)?;
+        if self.on.len() > MAX_STAGES {
+            return Err(Failure::usage(format!("{} times --on: at most {MAX_STAGES}", self.on.len())));
+        }
+        if self.backoff > restart::MAX_BACKOFF {
+            let most = units::duration(restart::MAX_BACKOFF);
+            return Err(Failure::usage(format!("--backoff {}: at most {most}", units::duration(self.backoff))));
+        }
+        Ok(Options {
+            layout,
+            argv: self.command,
+            memory_bytes: self.memory,
+            reserve_bytes: self.reserve,
+            grace: self.grace,
+            restart: self.restart,
+            max_restarts: self.max_restarts,
+            backoff: self.backoff,
+            stages: self.on,
+            http: self.http,
+            pty: self.pty,
+            quiet: self.quiet,
+            cgroup: !self.no_cgroup,
+            derive: !self.no_derive,
+            swap: self.swap,
+        })
+    }
+}
+
+/// Runs the program until it is over.
 pub(crate) fn run(args: Args) -> Result<ExitCode, Failure> {
-    Err(Failure::internal(format!("run in {} is not built yet", args.place.dir().display())))
+    crate::supervise::run(args.understood()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::args::{Args as All, Command};
+
+    fn parse(line: &[&str]) -> Result<Options, String> {
+        let all = All::try_parse_from(["plimsoll", "run"].iter().chain(line)).map_err(|e| e.to_string())?;
+        let Command::Run(args) = all.command else { return Err("another command".into()) };
+        args.understood().map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn the_defaults_are_those_of_the_help() {
+        let got = parse(&["--", "/usr/bin/node", "server.js"]).unwrap();
+        assert_eq!((got.layout.name(), got.grace, got.backoff), ("node", options::GRACE, restart::FIRST_BACKOFF));
+        assert_eq!((got.memory_bytes, got.reserve_bytes, got.http, got.restart), (None, None, None, Policy::default()));
+        assert!(got.cgroup && got.derive && !got.swap && !got.quiet && !got.pty);
+        assert_eq!(got.argv, ["/usr/bin/node", "server.js"]);
+    }
+
+    #[test]
+    fn what_is_given_is_taken() {
+        let got = parse(&[
+            "--memory",
+            "300M",
+            "--reserve",
+            "100M",
+            "--restart",
+            "never",
+            "--http",
+            "--on",
+            "high for 30s=stop",
+            "--name",
+            "web",
+            "--",
+            "x",
+        ])
+        .unwrap();
+        assert_eq!((got.memory_bytes, got.reserve_bytes), (Some(300 << 20), Some(100 << 20)));
+        assert_eq!(got.http, Some(HTTP_DEFAULT.parse().unwrap()));
+        assert_eq!((got.stages.len(), got.layout.name(), got.restart.to_string().as_str()), (1, "web", "never"));
+        for (given, port) in
+            [("--http=localhost:80", 80), ("--http=:81", 81), ("--http=82", 82), ("--http=[::1]:83", 83)]
+        {
+            assert_eq!(parse(&[given, "--", "x"]).unwrap().http.map(|a| a.port()), Some(port), "{given}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_meant_is_refused_with_its_value() {
+        let cases: [(&[&str], &str); 9] = [
+            (&["x"], "--"),
+            (&[], "CMD"),
+            (&["--memory", "300", "--", "x"], "300"),
+            (&["--http=0.0.0.0:80", "--", "x"], "loopback"),
+            (&["--http=nonsense", "--", "x"], "nonsense"),
+            (&["--name", "a/b", "--", "x"], "a/b"),
+            (&["--on", "loud=note", "--", "x"], "loud"),
+            (&["--grace", "48h", "--", "x"], "24 h"),
+            (&["--backoff", "2m", "--", "x"], "at most"),
+        ];
+        for (line, needle) in cases {
+            let error = parse(line).expect_err(&line.join(" "));
+            assert!(error.contains(needle), "{line:?}: {error}");
+        }
+    }
 }

@@ -1,10 +1,11 @@
 //! Plimsoll's control law beside those of others, on the plant simulator: a table over delay, lazy eviction, inflow and base.
 //! Needs no time of a real clock: it is the same on every machine.
 //!
-//! `cargo bench -p plimsoll --bench laws --features testkit -- [--seed N] [--cells]`: with `--seed`, the cells' parameters are drawn at
-//! random within the ranges (384 of them); `--cells` prints every cell.
+//! `cargo bench -p plimsoll --bench laws --features testkit -- [--seed N] [--cells] [--plot FILE]`: with `--seed`, the cells'
+//! parameters are drawn at random within the ranges (384 of them); `--cells` prints every cell; `--plot` writes one cell's course as SVG.
 
 mod ours;
+mod plot;
 mod rivals;
 mod run;
 
@@ -28,6 +29,7 @@ const LAWS: [Entry; 5] = [
 fn main() {
     let mut seed = None;
     let mut all = false;
+    let mut file = None;
     let mut args = std::env::args().skip(1);
     while let Some(arg) = args.next() {
         match arg.as_str() {
@@ -36,10 +38,16 @@ fn main() {
                 seed = Some(value.expect("--seed takes a whole number"));
             }
             "--cells" => all = true,
+            "--plot" => file = Some(args.next().expect("--plot takes a file")),
             // What cargo itself passes.
             "--bench" => {}
-            other => panic!("unknown argument {other:?}: expected --seed N or --cells"),
+            other => panic!("unknown argument {other:?}: expected --seed N, --cells or --plot FILE"),
         }
+    }
+    if let Some(file) = file {
+        std::fs::write(&file, plot::svg()).expect("the plot is written");
+        println!("{file}");
+        return;
     }
     let cells = seed.map_or_else(grid, drawn);
     println!(

@@ -7,15 +7,20 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub mod allocator;
 pub mod descriptors;
 pub(crate) mod files;
 pub mod group;
 pub mod host;
+mod numbers;
+mod own;
 pub mod pressure;
 pub mod process;
 pub mod tree;
 mod wake;
 
+pub use numbers::Numbers;
+pub use own::ProcessGauge;
 pub use wake::{UNPRIVILEGED_WINDOW, Wake, WakeKind, events_wake, pressure_wake, threshold_wake};
 
 /// Where the operating system's files are: the real ones, or a fixture tree.

@@ -214,7 +214,7 @@ pub(crate) fn status_at(proc_dir: BorrowedFd<'_>, pid: i32) -> Result<Status, Un
     files::read_at(proc_dir, name(&StackPath::of_pid(pid, "status"))?, &mut buffer, STATUS).map(parse_status)
 }
 
-fn parse_status(text: &[u8]) -> Status {
+pub(crate) fn parse_status(text: &[u8]) -> Status {
     let mut status = Status::default();
     for (key, bytes) in files::kilobytes(text) {
         let field = match key {

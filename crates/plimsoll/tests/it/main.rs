@@ -7,6 +7,7 @@
     reason = "tests read files of the repository and of the kernel whole, and fail by panicking, in their helpers too"
 )]
 
+mod examples;
 mod fixture;
 mod limits;
 mod live_group;
@@ -15,3 +16,4 @@ mod no_alloc;
 mod readings;
 mod stage;
 mod sys;
+mod watchdog;

@@ -26,7 +26,8 @@ pub(crate) fn on_stage() -> bool {
     std::env::var_os(ON_STAGE).is_some()
 }
 
-fn this_binary(test: &str) -> Command {
+/// This test binary, to run one ignored test of it on its main thread.
+pub(crate) fn this_binary(test: &str) -> Command {
     let mut command = Command::new(std::env::current_exe().expect("the test binary's own path"));
     // One test thread: libtest then runs the test on the main thread, and the process has no other.
     command.args(["--exact", test, "--ignored", "--nocapture", "--test-threads=1"]).env(ON_STAGE, "1");

@@ -60,3 +60,22 @@ pub(crate) fn fork(life: impl FnOnce()) -> i32 {
         pid => pid,
     }
 }
+
+/// Allocates and writes this many blocks with mimalloc, calls `between`, and frees them all.
+#[cfg(feature = "mimalloc")]
+pub(crate) fn with_mimalloc_blocks(count: usize, bytes: usize, between: impl FnOnce()) {
+    let block = || {
+        // SAFETY: any size may be asked for.
+        let ptr: *mut u8 = unsafe { libmimalloc_sys::mi_malloc(bytes) }.cast();
+        assert!(!ptr.is_null());
+        // SAFETY: just allocated, so valid for writes of that many bytes.
+        unsafe { ptr.write_bytes(1, bytes) };
+        ptr
+    };
+    let blocks: Vec<_> = (0..count).map(|_| block()).collect();
+    between();
+    for ptr in blocks {
+        // SAFETY: allocated above, freed once.
+        unsafe { libmimalloc_sys::mi_free(ptr.cast()) };
+    }
+}

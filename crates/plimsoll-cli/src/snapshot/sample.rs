@@ -1,0 +1,212 @@
+//! Made-up snapshots for tests of the faces: every optional field filled, plausible figures, nothing read from anywhere.
+
+use std::collections::BTreeMap;
+
+use super::*;
+
+const MIB: u64 = 1024 * 1024;
+
+fn map<const N: usize>(pairs: [(&str, u64); N]) -> BTreeMap<String, u64> {
+    pairs.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
+}
+
+/// 2026-11-21 09:30:00 UTC.
+pub(crate) const AT_UNIX: f64 = 1_795_253_400.0;
+
+/// `shop`, 258.5 of 300 MiB, growing, second mark passed, restarted twice for memory, two streams, everything read.
+pub(crate) fn leaking() -> Snapshot {
+    Snapshot {
+        version: VERSION,
+        name: "shop".into(),
+        at_unix: AT_UNIX,
+        state: RunState::Running,
+        supervisor: SupervisorView {
+            pid: 4100,
+            version: "0.1.0".into(),
+            started_unix: AT_UNIX - 7_980.0,
+            uptime_seconds: 7_980.0,
+            rss_bytes: Some(9 * MIB),
+            private_bytes: Some(4 * MIB),
+            cpu_seconds: Some(1.25),
+            open_fds: Some(31),
+            heartbeat_age_seconds: Some(0.2),
+            adopted: false,
+        },
+        child: Some(ChildView {
+            pid: 4711,
+            started_unix: AT_UNIX - 552.0,
+            uptime_seconds: 552.0,
+            comm: "node".into(),
+            processes: Some(3),
+            threads: Some(24),
+            fds: Some(FdsView {
+                total: 182,
+                file: 12,
+                socket: 148,
+                pipe: 8,
+                anon_inode: 9,
+                proc: 3,
+                device: 2,
+                other: 0,
+                growing: Some("socket".into()),
+                truncated: false,
+            }),
+        }),
+        memory: MemoryView {
+            charged_bytes: Some(271_056_896),
+            anon_bytes: Some(250 * MIB),
+            shmem_bytes: Some(8 * MIB),
+            swap_bytes: Some(512 * 1024),
+            unevictable_bytes: Some(0),
+            kernel_bytes: Some(6 * MIB),
+            file_bytes: Some(41 * MIB),
+            unread: None,
+            budget_bytes: Some(300 * MIB),
+            reserve_bytes: 64 * MIB,
+            kernel_limit_bytes: Some(364 * MIB),
+            peak_bytes: Some(262 * MIB),
+            marks_bytes: Some([225 * MIB, 264 * MIB, 300 * MIB]),
+        },
+        governor: GovernorView {
+            level: "high".into(),
+            level_since_unix: AT_UNIX - 4.0,
+            governs: true,
+            growth_bytes_per_second: Some(18.4 * 1_048_576.0),
+            growth_confidence_ratio: Some(0.97),
+            time_to_limit_seconds: Some(2.3),
+            blind: false,
+            reading_age_seconds: Some(0.012),
+            samples_total: 41_022,
+            confirms_total: 812,
+            missed_ticks_total: 1,
+            wakes_total: map([("threshold", 3), ("pressure", 0)]),
+            sample_cost_seconds: Some(0.000_001_6),
+            confirm_cost_seconds: Some(0.000_014),
+            scheduling: "SCHED_FIFO 1".into(),
+            entered_total: map([("elevated", 4), ("high", 3), ("critical", 2)]),
+        },
+        limits: vec![LimitView {
+            bytes: 364 * MIB,
+            usage_bytes: Some(306 * MIB),
+            consequence: "kill".into(),
+            source: "/sys/fs/cgroup/memory/plimsoll-shop/memory.limit_in_bytes".into(),
+        }],
+        binding: Some("/sys/fs/cgroup/memory/plimsoll-shop/memory.limit_in_bytes".into()),
+        group: GroupView {
+            kind: "cgroup-v1".into(),
+            path: Some("/sys/fs/cgroup/memory/plimsoll-shop".into()),
+            why_not: None,
+            oom_kills: Some(0),
+        },
+        stages: vec![
+            StageView {
+                level: "high".into(),
+                action: "exec:notify --token hunter2".into(),
+                sustain_seconds: 0.0,
+                fired_total: 3,
+                skipped_total: 0,
+                last_fired_unix: Some(AT_UNIX - 4.0),
+                last_skip_reason: None,
+            },
+            StageView {
+                level: "critical".into(),
+                action: "stop".into(),
+                sustain_seconds: 0.0,
+                fired_total: 2,
+                skipped_total: 0,
+                last_fired_unix: Some(AT_UNIX - 553.0),
+                last_skip_reason: None,
+            },
+        ],
+        restarts: RestartView {
+            policy: "on-memory,on-failure".into(),
+            total: 2,
+            by_reason: map([("memory", 2)]),
+            next_in_seconds: Some(0.4),
+            crash_loop: false,
+        },
+        last_exit: Some(ExitView {
+            reason: "memory".into(),
+            code: Some(0),
+            signal: None,
+            at_unix: AT_UNIX - 552.4,
+            uptime_seconds: 3_710.0,
+            detail: "reached 300.2 MiB of 300 MiB growing 18 MiB/s; drained in 0.4 s".into(),
+            charged_bytes: Some(300 * MIB),
+            peak_bytes: Some(307 * MIB),
+            killed_after_grace: false,
+            plimsoll_code: 2,
+        }),
+        logs: LogsView {
+            streams: BTreeMap::from([
+                (
+                    "stdout".into(),
+                    StreamView {
+                        lines_total: 1_204_311,
+                        bytes_total: 211 * MIB,
+                        dropped_lines_total: 0,
+                        dropped_bytes_total: 0,
+                    },
+                ),
+                (
+                    "stderr".into(),
+                    StreamView {
+                        lines_total: 4_118,
+                        bytes_total: MIB,
+                        dropped_lines_total: 12,
+                        dropped_bytes_total: 3_072,
+                    },
+                ),
+            ]),
+            lines_per_second: Some(212.0),
+            bytes_per_second: Some(38_912.0),
+            ring_used_bytes: 96 * 1024,
+            ring_capacity_bytes: 8 * MIB,
+            spool_bytes: 3 * MIB,
+            database_bytes: 31 * MIB,
+            chunks_total: 122,
+            echo_dropped_lines_total: 0,
+            degraded: None,
+        },
+        pressure: Some(PressureView { some_avg10: 1.25, full_avg10: 0.0, source: "/proc/pressure/memory".into() }),
+        host: Some(HostView { total_bytes: 24_576 * MIB, available_bytes: 17_000 * MIB }),
+        derived: vec![
+            DerivedView { name: "GOMEMLIMIT".into(), value: Some("270MiB".into()), note: "90 % of the budget".into() },
+            DerivedView {
+                name: "NODE_OPTIONS".into(),
+                value: Some("--require hunter2.js --max-old-space-size=225".into()),
+                note: "merged with what was set".into(),
+            },
+            DerivedView { name: "JAVA_TOOL_OPTIONS".into(), value: None, note: "set already: left alone".into() },
+        ],
+        http: Some(HttpView {
+            address: Some("127.0.0.1:7117".into()),
+            connections: 1,
+            requests_total: 512,
+            idle_closed_total: 2,
+            refused_total: map([("host", 1), ("method", 0)]),
+        }),
+        warnings: vec!["12 lines of stderr were lost: the ring was full".into()],
+    }
+}
+
+/// Four entries of the decision log of [`leaking`].
+pub(crate) fn decisions() -> Vec<DecisionView> {
+    let entry = |before: f64, kind: &str, level: &str, previous: Option<&str>, text: &str| DecisionView {
+        at_unix: AT_UNIX - before,
+        kind: kind.into(),
+        level: level.into(),
+        previous: previous.map(str::to_owned),
+        charged_bytes: Some(271_056_896),
+        budget_bytes: Some(300 * MIB),
+        growth_bytes_per_second: Some(18.4 * 1_048_576.0),
+        time_to_limit_seconds: Some(2.3),
+        text: text.into(),
+    };
+    vec![
+        entry(553.0, "signal", "critical", Some("high"), "SIGTERM to group 4650: 300.2 of 300 MiB, growing 18 MiB/s"),
+        entry(552.4, "exit", "critical", None, "reason memory, code 0, drained in 0.4 s"),
+        entry(552.0, "restart", "normal", None, "started as 4711, restart 2"),
+        entry(4.0, "level", "high", Some("elevated"), "264.1 of 300 MiB, limit in 2.3 s at 18 MiB/s"),
+    ]
+}

@@ -1,0 +1,272 @@
+//! Where the program's output goes: the one place that knows both the tail thread and the log store.
+//!
+//! The ring lies on tmpfs (`/dev/shm/plimsoll-UID/…`, directory 0700 and our own), else beside the other files, which is
+//! said. A store that cannot be opened is no reason not to run: the output is then read, echoed and not kept, and every
+//! face says so.
+
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use plimsoll::clock::{Clock as _, MonotonicClock};
+use plimsoll_store::{Intake, Settings, Store, Stream};
+
+use super::beat::Beat;
+use crate::layout::Layout;
+use crate::snapshot::{LogsView, StreamView};
+use crate::tail::echo::Echo;
+use crate::tail::{self, Inputs, Landing, Notes, STDERR, Setup, Sink, TailHandle};
+
+/// The most that one read takes where there is no store.
+const READ_BYTES: usize = 64 << 10;
+/// How long sealing what is left may take at the end; what is not sealed stays readable in the spool.
+const SEAL: Duration = Duration::from_secs(3);
+/// Shared memory, where the ring survives us and costs no disk.
+const SHARED_MEMORY: &str = "/dev/shm";
+
+/// Where bytes land.
+pub(crate) enum Place {
+    /// The log store.
+    Store(Intake),
+    /// Nowhere: what is left when no store can be had. The program is not blocked by it.
+    Nowhere(Box<[u8]>),
+}
+
+impl Sink for Place {
+    fn read_from(
+        &mut self,
+        stream: usize,
+        fd: BorrowedFd<'_>,
+        at_unix_ns: u64,
+        see: &mut dyn FnMut(&[u8]),
+    ) -> io::Result<Landing> {
+        match self {
+            Place::Store(intake) => {
+                let stream = if stream == STDERR { Stream::Stderr } else { Stream::Stdout };
+                let landed = intake.read_from(stream, fd, at_unix_ns).map_err(|error| match error.kind() {
+                    // The tail tells "nothing now" from a failure by its number.
+                    io::ErrorKind::WouldBlock => rustix::io::Errno::AGAIN.into(),
+                    _ => error,
+                })?;
+                see(landed.data);
+                Ok(Landing { bytes: landed.bytes, more: landed.more, pressed: landed.pressed })
+            }
+            Place::Nowhere(buffer) => {
+                let bytes = rustix::io::read(fd, &mut **buffer)?;
+                see(&buffer[..bytes]);
+                Ok(Landing { bytes, more: bytes == READ_BYTES, pressed: false })
+            }
+        }
+    }
+
+    fn note(&mut self, text: &str, at_unix_ns: u64) {
+        if let Place::Store(intake) = self {
+            intake.note(text, at_unix_ns);
+        }
+    }
+
+    fn end_lines(&mut self, at_unix_ns: u64) {
+        if let Place::Store(intake) = self {
+            for stream in [Stream::Stdout, Stream::Stderr] {
+                intake.end_of(stream, at_unix_ns);
+            }
+        }
+    }
+}
+
+/// The log path of one supervisor: the tail thread and the store that it feeds.
+pub(crate) struct Logs {
+    tail: Mutex<Option<TailHandle<Place>>>,
+    store: Mutex<Option<Store>>,
+    /// Why there is no store.
+    without: Option<String>,
+}
+
+/// What opening found, for people.
+#[derive(Debug, Default)]
+pub(crate) struct Opened {
+    /// Said once, and in the log.
+    pub(crate) notes: Vec<String>,
+    /// Holds until the end.
+    pub(crate) warnings: Vec<String>,
+}
+
+impl Logs {
+    /// Opens the store of `layout`, shows `beat` in its ring, and starts reading `inputs`.
+    ///
+    /// # Errors
+    /// No thread can be had.
+    pub(crate) fn start(
+        layout: &Layout,
+        beat: &Beat,
+        inputs: Inputs,
+        echo: Option<Echo>,
+    ) -> io::Result<(Logs, Opened)> {
+        let mut opened = Opened::default();
+        let ring_path = match shared_ring(layout) {
+            Ok(path) => path,
+            Err(why) => {
+                opened.warnings.push(format!("the log ring lies on disk, not in shared memory: {why}"));
+                layout.home().join("ring")
+            }
+        };
+        let (place, store, without) = match plimsoll_store::open(Settings::new(layout.home(), ring_path, layout.name()))
+        {
+            Ok((intake, store, recovery)) => {
+                opened.notes = recovery.notes();
+                let heartbeat = store.heartbeat_handle();
+                beat.show_in(Box::new(move |ns| heartbeat.beat(ns)));
+                (Place::Store(intake), Some(store), None)
+            }
+            Err(error) => {
+                let why = format!("the program's output is not kept: {error}");
+                opened.warnings.push(why.clone());
+                (Place::Nowhere(vec![0; READ_BYTES].into_boxed_slice()), None, Some(why))
+            }
+        };
+        let tail = tail::start(Setup { intake: place, inputs, echo, clock: Arc::new(MonotonicClock) })?;
+        Ok((Logs { tail: Mutex::new(Some(tail)), store: Mutex::new(store), without }, opened))
+    }
+
+    /// For lines of Plimsoll's own.
+    pub(crate) fn notes(&self) -> Option<Notes> {
+        self.tail.lock().as_ref().map(TailHandle::notes)
+    }
+
+    /// The program is gone: its unfinished last lines are complete as they are.
+    pub(crate) fn child_ended(&self) {
+        if let Some(tail) = self.tail.lock().as_ref() {
+            tail.child_ended();
+        }
+    }
+
+    /// What is wrong now, one sentence each.
+    pub(crate) fn warnings(&self) -> Vec<String> {
+        let mut warnings = self.tail.lock().as_ref().map(TailHandle::warnings).unwrap_or_default();
+        if let Some(store) = self.store.lock().as_ref() {
+            warnings.extend(store.stats().degraded);
+        }
+        warnings
+    }
+
+    /// What is shown.
+    pub(crate) fn view(&self) -> LogsView {
+        let mut view = LogsView { degraded: self.without.clone(), ..LogsView::default() };
+        if let Some(tail) = self.tail.lock().as_ref() {
+            view.echo_dropped_lines_total = tail.echo_counters().dropped_lines;
+        }
+        if let Some(store) = self.store.lock().as_ref() {
+            let stats = store.stats();
+            for stream in Stream::ALL {
+                let seen = stats.stream(stream);
+                let shown = StreamView {
+                    lines_total: seen.lines_in_total,
+                    bytes_total: seen.bytes_in_total,
+                    dropped_lines_total: seen.dropped_lines_total,
+                    dropped_bytes_total: seen.dropped_bytes_total,
+                };
+                view.streams.insert(stream.name().to_owned(), shown);
+            }
+            view.ring_used_bytes = stats.ring_used_bytes;
+            view.ring_capacity_bytes = stats.ring_capacity_bytes;
+            view.spool_bytes = stats.spool_used_bytes;
+            view.database_bytes = stats.database_bytes;
+            view.chunks_total = stats.sealed_chunks_total;
+            view.degraded = stats.degraded;
+        }
+        view
+    }
+
+    /// Reads what is left, at most for `patience`, seals it, at most for [`SEAL`], and closes everything. Returns what a
+    /// person should know, one sentence each.
+    pub(crate) fn close(&self, patience: Duration) -> Vec<String> {
+        let Some(tail) = self.tail.lock().take() else { return Vec::new() };
+        let drained = tail.drain(MonotonicClock.now() + patience);
+        let mut said = Vec::new();
+        if drained.intake.is_none() {
+            said.push("the tail thread panicked: the last lines are missing; please report this".to_owned());
+        }
+        if drained.echo.dropped_lines > 0 {
+            said.push(format!("{} lines were not echoed", drained.echo.dropped_lines));
+        }
+        drop(drained.intake);
+        if let Some(store) = self.store.lock().take() {
+            let closed = store.close(SEAL);
+            for stuck in closed.stuck_threads {
+                said.push(format!("the log's {stuck} thread hangs in a system call and was left behind"));
+            }
+            if !closed.complete {
+                let waiting = closed.ring_bytes + closed.spool_bytes;
+                let why = closed.stats.degraded.map(|why| format!(" ({why})")).unwrap_or_default();
+                let waiting = plimsoll::units::size(waiting);
+                said.push(format!(
+                    "{waiting} of the log wait to be sealed by the next run{why}; `plimsoll logs` reads them"
+                ));
+            }
+        }
+        said
+    }
+}
+
+/// The ring's file in shared memory.
+///
+/// # Errors
+/// A sentence that says why it cannot be there.
+fn shared_ring(layout: &Layout) -> Result<PathBuf, String> {
+    let uid = rustix::process::getuid();
+    let memory = Path::new(SHARED_MEMORY);
+    if !is_tmpfs(memory) {
+        return Err(format!("{SHARED_MEMORY} is no tmpfs"));
+    }
+    let dir = memory.join(format!("plimsoll-{}", uid.as_raw()));
+    match std::fs::DirBuilder::new().mode(0o700).create(&dir) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(error) => return Err(format!("cannot make {}: {error}", dir.display())),
+    }
+    // Everybody may make files there: only a directory that is ours alone is used.
+    let found = dir.symlink_metadata().map_err(|error| format!("{}: {error}", dir.display()))?;
+    if !found.is_dir() || found.uid() != uid.as_raw() || found.mode() & 0o077 != 0 {
+        return Err(format!("{} is not a directory of ours alone", dir.display()));
+    }
+    let home = layout.home();
+    let home = home.canonicalize().map_err(|error| format!("{}: {error}", home.display()))?;
+    Ok(dir.join(format!("{:016x}-{}.ring", fnv(home.as_os_str().as_bytes()), layout.name())))
+}
+
+/// Whether files there live in memory.
+pub(crate) fn is_tmpfs(path: &Path) -> bool {
+    const TMPFS_MAGIC: rustix::fs::FsWord = 0x0102_1994;
+    rustix::fs::statfs(path).is_ok_and(|found| found.f_type == TMPFS_MAGIC)
+}
+
+/// FNV-1a, 64 bit: two state directories have two rings.
+fn fnv(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_directories_have_two_rings_and_one_keeps_its_own() {
+        let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let ring = |dir: &tempfile::TempDir| {
+            let layout = Layout::new(dir.path(), "web").unwrap();
+            std::fs::create_dir_all(layout.home()).unwrap();
+            shared_ring(&layout)
+        };
+        if !is_tmpfs(Path::new(SHARED_MEMORY)) {
+            assert!(ring(&one).is_err());
+            return;
+        }
+        assert_eq!(ring(&one), ring(&one));
+        assert_ne!(ring(&one).unwrap(), ring(&two).unwrap());
+    }
+}

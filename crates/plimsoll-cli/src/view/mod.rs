@@ -1,0 +1,9 @@
+//! A snapshot as text for people: lines of toned words, bars and one panel, shared by `status` and `top`.
+//!
+//! Pure: no clock, no terminal, no files; width and time zone are passed in. Words that come from the program (its
+//! `comm`, a decision's text) are shown with control characters replaced, so that they cannot steer the terminal.
+
+pub(crate) mod bar;
+pub(crate) mod panel;
+pub(crate) mod text;
+pub(crate) mod words;

@@ -1,0 +1,159 @@
+//! The routes. On the Unix socket (its own user, 0600): reading, changing the budget, stopping. On the TCP port: reading,
+//! without values of variables, commands or log text. The shapes are documented in `docs/api.md`.
+//!
+//! Every handler calls [`Control`] once, which is bounded in time; bodies are at most 4 KiB, a decision list at most
+//! [`DECISIONS_MAX`] entries.
+
+use std::sync::Arc;
+
+use axum::body::{Body, Bytes};
+use axum::extract::{DefaultBodyLimit, Query, State};
+use axum::http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE};
+use axum::http::{Response, StatusCode};
+use axum::response::IntoResponse;
+use axum::routing::{get, post, put};
+use axum::{Json, Router};
+use serde::{Deserialize, Serialize};
+
+use super::count::{Counters, Refusal};
+use super::{BODY_BYTES_MAX, metrics};
+use crate::snapshot::{Control, DecisionView, Snapshot};
+
+/// Decisions returned when `max` is not given.
+const DECISIONS_DEFAULT: usize = 100;
+/// The most decisions returned at once; a larger `max` is lowered to it.
+const DECISIONS_MAX: usize = 1000;
+
+const HTML: &str = "text/html; charset=utf-8";
+const SCRIPT: &str = "text/javascript; charset=utf-8";
+const STYLE: &str = "text/css; charset=utf-8";
+
+#[derive(Clone)]
+struct Shared {
+    control: Arc<dyn Control>,
+    counters: Arc<Counters>,
+    /// Whether the asker is the supervisor's own user.
+    trusted: bool,
+}
+
+impl Shared {
+    fn snapshot(&self) -> Snapshot {
+        let mut snapshot = self.control.snapshot();
+        snapshot.http = Some(self.counters.view());
+        snapshot.own_up();
+        if self.trusted { snapshot } else { snapshot.redacted() }
+    }
+}
+
+/// What the Unix socket offers.
+pub(super) fn private(control: Arc<dyn Control>, counters: Arc<Counters>) -> Router {
+    reading()
+        .route("/api/memory", put(set_memory))
+        .route("/api/stop", post(stop))
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .with_state(Shared { control, counters, trusted: true })
+}
+
+/// What the TCP port offers.
+pub(super) fn public(control: Arc<dyn Control>, counters: Arc<Counters>) -> Router {
+    reading()
+        .route("/", get(|| file(HTML, include_str!("ui/index.html"))))
+        .route("/app.js", get(|| file(SCRIPT, include_str!("ui/app.js"))))
+        .route("/style.css", get(|| file(STYLE, include_str!("ui/style.css"))))
+        .with_state(Shared { control, counters, trusted: false })
+}
+
+fn reading() -> Router<Shared> {
+    Router::new()
+        .route("/api/status", get(status))
+        .route("/api/decisions", get(decisions))
+        .route("/metrics", get(scrape))
+        .route("/healthz", get(healthz))
+        .fallback(|| async { complaint(StatusCode::NOT_FOUND, "no such path; see docs/api.md") })
+}
+
+async fn status(State(shared): State<Shared>) -> Json<Snapshot> {
+    Json(shared.snapshot())
+}
+
+#[derive(Deserialize)]
+struct DecisionsQuery {
+    max: Option<usize>,
+}
+
+async fn decisions(State(shared): State<Shared>, query: Query<DecisionsQuery>) -> Json<Vec<DecisionView>> {
+    let mut decisions = shared.control.decisions(query.max.unwrap_or(DECISIONS_DEFAULT).min(DECISIONS_MAX));
+    if !shared.trusted {
+        decisions.iter_mut().for_each(DecisionView::redact);
+    }
+    Json(decisions)
+}
+
+async fn scrape(State(shared): State<Shared>) -> Response<Body> {
+    match metrics::encode(shared.snapshot()) {
+        Ok(text) => ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),
+        Err(error) => complaint(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
+    }
+}
+
+/// 200 while the supervise loop turns, 503 when only this thread still does.
+async fn healthz(State(shared): State<Shared>) -> Response<Body> {
+    match shared.snapshot().stale_seconds() {
+        None => "ok\n".into_response(),
+        Some(age) => (StatusCode::SERVICE_UNAVAILABLE, format!("stale, {age:.0} s\n")).into_response(),
+    }
+}
+
+/// The body of `PUT /api/memory`.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct MemoryRequest {
+    /// The new budget in bytes.
+    pub(super) memory: u64,
+    /// The new reserve in bytes; absent or null keeps the rule in force.
+    #[serde(default)]
+    pub(super) reserve: Option<u64>,
+}
+
+async fn set_memory(State(shared): State<Shared>, body: Bytes) -> Response<Body> {
+    let request: MemoryRequest = match serde_json::from_slice(&body) {
+        Ok(request) => request,
+        Err(error) => {
+            let what = format!("{error}; expected {{\"memory\": BYTES, \"reserve\": BYTES or null}}");
+            return complaint(StatusCode::BAD_REQUEST, &what);
+        }
+    };
+    match shared.control.set_memory(request.memory, request.reserve) {
+        Ok(()) => Json(shared.snapshot()).into_response(),
+        Err(what) => complaint(StatusCode::CONFLICT, &what),
+    }
+}
+
+async fn stop(State(shared): State<Shared>) -> Response<Body> {
+    shared.control.stop();
+    (StatusCode::ACCEPTED, Json(serde_json::json!({ "stopping": true }))).into_response()
+}
+
+async fn file(kind: &'static str, text: &'static str) -> Response<Body> {
+    ([(CONTENT_TYPE, kind), (CACHE_CONTROL, "no-cache")], text).into_response()
+}
+
+/// An error as JSON: `{"error": "…"}`.
+fn complaint(status: StatusCode, what: &str) -> Response<Body> {
+    (status, Json(serde_json::json!({ "error": what }))).into_response()
+}
+
+/// The answer to a request that the guard does not let through.
+pub(super) fn refusal(refusal: Refusal) -> Response<Body> {
+    match refusal {
+        Refusal::Method => {
+            let what = "this address is for reading: GET and HEAD only";
+            ([(ALLOW, "GET, HEAD")], complaint(StatusCode::METHOD_NOT_ALLOWED, what)).into_response()
+        }
+        Refusal::Host => complaint(StatusCode::MISDIRECTED_REQUEST, "Host must be a loopback name or address"),
+        Refusal::Origin => complaint(StatusCode::FORBIDDEN, "other sites' pages may not ask"),
+        Refusal::Busy | Refusal::Body | Refusal::Slow | Refusal::Malformed | Refusal::Accept => {
+            complaint(StatusCode::BAD_REQUEST, refusal.as_str())
+        }
+    }
+}

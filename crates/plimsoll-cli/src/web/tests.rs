@@ -1,0 +1,237 @@
+//! The server as its peers see it: both doors, the bounds, and the stop.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use plimsoll::clock::{Clock, MonotonicClock};
+
+use super::client::{Client, ClientError};
+use super::{TCP_CONNECTIONS, WebHandle, serve, socket};
+use crate::snapshot::{Control, DecisionView, RunState, Snapshot, sample};
+
+/// A supervisor that only remembers what it was told.
+#[derive(Default)]
+struct Pretend {
+    memory: Mutex<Option<(u64, Option<u64>)>>,
+    stopped: AtomicBool,
+    heartbeat_age_seconds: Mutex<f64>,
+}
+
+impl Control for Pretend {
+    fn snapshot(&self) -> Snapshot {
+        let mut snapshot = sample::leaking();
+        snapshot.supervisor.heartbeat_age_seconds = Some(*self.heartbeat_age_seconds.lock());
+        snapshot
+    }
+
+    fn decisions(&self, max: usize) -> Vec<DecisionView> {
+        let mut all = sample::decisions();
+        all[3].text = "exec:notify --token hunter2".into();
+        all.split_off(all.len().saturating_sub(max))
+    }
+
+    fn set_memory(&self, budget_bytes: u64, reserve_bytes: Option<u64>) -> Result<(), String> {
+        if budget_bytes == 0 {
+            return Err("memory 0: at least 1 MiB".into());
+        }
+        *self.memory.lock() = Some((budget_bytes, reserve_bytes));
+        Ok(())
+    }
+
+    fn stop(&self) {
+        self.stopped.store(true, Ordering::SeqCst);
+    }
+}
+
+struct Served {
+    pretend: Arc<Pretend>,
+    handle: WebHandle,
+    path: PathBuf,
+    _dir: tempfile::TempDir,
+}
+
+impl Served {
+    fn new() -> Served {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("control.sock");
+        let pretend = Arc::new(Pretend::default());
+        let tcp = socket::bind_tcp("127.0.0.1:0".parse().unwrap()).unwrap();
+        let handle = serve(pretend.clone(), socket::bind(&path).unwrap(), Some(tcp)).unwrap();
+        Served { pretend, handle, path, _dir: dir }
+    }
+
+    fn client(&self) -> Client {
+        Client::new(&self.path).deadline(Duration::from_secs(10))
+    }
+
+    fn connect(&self) -> TcpStream {
+        let stream = TcpStream::connect(self.handle.tcp_addr().unwrap()).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        stream
+    }
+
+    /// Sends text to the TCP port and returns all of the answer.
+    fn raw(&self, request: &str) -> String {
+        let mut stream = self.connect();
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut answer = Vec::new();
+        stream.take(8 << 20).read_to_end(&mut answer).unwrap();
+        String::from_utf8(answer).unwrap()
+    }
+
+    fn get(&self, target: &str) -> String {
+        self.raw(&format!("GET {target} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"))
+    }
+
+    fn refused(&self, reason: &str) -> u64 {
+        self.client().status().unwrap().http.unwrap().refused_total[reason]
+    }
+}
+
+fn body(answer: &str) -> &str {
+    answer.split_once("\r\n\r\n").expect("a header").1
+}
+
+#[test]
+fn the_socket_reads_changes_and_stops() {
+    let served = Served::new();
+    let snapshot = served.client().status().unwrap();
+    assert_eq!((snapshot.name.as_str(), snapshot.state), ("shop", RunState::Running));
+    assert!(snapshot.derived.iter().any(|d| d.value.is_some()), "its own user sees values");
+    assert_eq!(served.client().decisions(2).unwrap().len(), 2);
+    served.client().set_memory(500, Some(7)).unwrap();
+    assert_eq!(*served.pretend.memory.lock(), Some((500, Some(7))));
+    served.client().set_memory(600, None).unwrap();
+    assert_eq!(*served.pretend.memory.lock(), Some((600, None)));
+    let error = served.client().set_memory(0, None).unwrap_err();
+    assert!(matches!(&error, ClientError::Said { status: 409, text } if text.contains("at least")), "{error}");
+    served.client().stop().unwrap();
+    assert!(served.pretend.stopped.load(Ordering::SeqCst));
+}
+
+#[test]
+fn the_port_is_for_reading_and_tells_no_secrets() {
+    let served = Served::new();
+    for (target, kind, word) in [
+        ("/", "text/html", "<title>"),
+        ("/app.js", "text/javascript", "fetch("),
+        ("/style.css", "text/css", "{"),
+        ("/api/status", "application/json", "\"name\":\"shop\""),
+        ("/api/decisions?max=1", "application/json", "\"kind\":\"level\""),
+        ("/metrics", "openmetrics", "plimsoll_level_info"),
+        ("/healthz", "text/plain", "ok"),
+    ] {
+        let answer = served.get(target);
+        assert!(answer.starts_with("HTTP/1.1 200"), "{target}: {answer}");
+        let head = answer.split_once("\r\n\r\n").unwrap().0;
+        assert!(head.contains(kind), "{target}: {head}");
+        assert!(head.contains("content-security-policy: default-src 'self'"), "{target}: {head}");
+        assert!(head.contains("x-content-type-options: nosniff"), "{target}: {head}");
+        assert!(!head.contains("access-control"), "{target}: {head}");
+        assert!(body(&answer).contains(word), "{target}: {answer}");
+        assert!(!answer.contains("hunter2"), "{target} tells a command or a variable");
+    }
+    let head = served.raw("HEAD /api/status HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
+    assert!(head.starts_with("HTTP/1.1 200") && body(&head).is_empty(), "{head}");
+}
+
+#[test]
+fn what_the_guard_refuses_is_answered_and_counted() {
+    let served = Served::new();
+    let put = "PUT /api/memory HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+    let stop = "POST /api/stop HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+    let host = "GET /api/status HTTP/1.1\r\nhost: evil.example\r\nconnection: close\r\n\r\n";
+    let origin =
+        "GET /api/status HTTP/1.1\r\nhost: localhost\r\norigin: http://evil.example\r\nconnection: close\r\n\r\n";
+    for (request, status, reason, count) in [
+        (put, "405", "method", 1),
+        (stop, "405", "method", 2),
+        (host, "421", "host", 1),
+        (origin, "403", "origin", 1),
+        ("GET /nothing HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n", "404", "body", 0),
+        ("GET /api/decisions?max=x HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n", "400", "malformed", 1),
+        ("no http at all\r\n\r\n", "400", "malformed", 2),
+    ] {
+        let answer = served.raw(request);
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{request}: {answer}");
+        assert!(!answer.contains("\"name\":\"shop\""), "{request}: {answer}");
+        assert_eq!(served.refused(reason), count, "{request}");
+    }
+    assert!(served.pretend.memory.lock().is_none());
+    assert!(!served.pretend.stopped.load(Ordering::SeqCst));
+}
+
+#[test]
+fn headers_and_bodies_are_bounded() {
+    let served = Served::new();
+    let long = format!("GET / HTTP/1.1\r\nhost: localhost\r\nx: {}\r\n\r\n", "y".repeat(20_000));
+    let mut stream = served.connect();
+    // The server may close before it has read everything.
+    stream.write_all(long.as_bytes()).ok();
+    let mut answer = [0; 12];
+    if stream.read_exact(&mut answer).is_ok() {
+        assert_eq!(&answer, b"HTTP/1.1 431");
+    }
+    let mut unix = std::os::unix::net::UnixStream::connect(&served.path).unwrap();
+    let request = format!("PUT /api/memory HTTP/1.1\r\nhost: x\r\ncontent-length: 5000\r\n\r\n{}", " ".repeat(5000));
+    unix.write_all(request.as_bytes()).unwrap();
+    unix.read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 413");
+    assert_eq!(served.refused("body"), 1);
+}
+
+#[test]
+fn a_flood_of_the_port_is_turned_away_counted_and_leaves_the_socket_free() {
+    let served = Served::new();
+    let mut held: Vec<_> = (0..TCP_CONNECTIONS).map(|_| served.connect()).collect();
+    let mut further = served.connect();
+    let mut answer = String::new();
+    further.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
+    let http = served.client().status().unwrap().http.unwrap();
+    assert_eq!(http.refused_total["busy"], 1);
+    assert!(http.connections >= u64::try_from(TCP_CONNECTIONS).unwrap(), "{http:?}");
+    // A slot that is given back is used again.
+    held.pop();
+    let until = MonotonicClock.now() + Duration::from_secs(10);
+    while !served.get("/healthz").starts_with("HTTP/1.1 200") {
+        assert!(MonotonicClock.now() < until, "the slot never came back");
+    }
+}
+
+#[test]
+fn a_supervise_loop_without_a_heartbeat_is_stale_however_well_the_web_answers() {
+    let served = Served::new();
+    *served.pretend.heartbeat_age_seconds.lock() = 12.0;
+    assert_eq!(served.client().status().unwrap().state, RunState::Stale);
+    let answer = served.get("/healthz");
+    assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("stale, 12 s"), "{answer}");
+}
+
+#[test]
+fn dropping_the_handle_ends_it_even_with_peers_inside() {
+    let Served { handle, path, _dir, .. } = Served::new();
+    let address = handle.tcp_addr().unwrap();
+    let _idle = TcpStream::connect(address).unwrap();
+    let mut half = TcpStream::connect(address).unwrap();
+    half.write_all(b"GET / HT").unwrap();
+    let before = MonotonicClock.now();
+    drop(handle);
+    assert!(MonotonicClock.now() - before < Duration::from_secs(4));
+    assert!(TcpStream::connect(address).is_err());
+    assert!(matches!(Client::new(&path).status(), Err(ClientError::Gone(_))));
+}
+
+#[test]
+fn a_port_for_everyone_needs_a_token() {
+    let dir = tempfile::tempdir().unwrap();
+    let unix = socket::bind(&dir.path().join("s")).unwrap();
+    let tcp = std::net::TcpListener::bind("0.0.0.0:0").unwrap();
+    let error = serve(Arc::new(Pretend::default()), unix, Some(tcp)).unwrap_err();
+    assert!(error.to_string().contains("token"), "{error}");
+}

@@ -1,0 +1,10 @@
+//! The binary as its users meet it.
+
+#![allow(
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    reason = "tests read whole small files, wait on the real clock, and fail by panicking"
+)]
+
+mod logs;
+mod shop;

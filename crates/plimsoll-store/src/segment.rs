@@ -1,0 +1,319 @@
+//! Segment files of the spool: `spool/<start position, 16 hex digits>.seg`, about 16 MiB each.
+//!
+//! Header 32 bytes, little endian: `PLIMSPOL` · version u32 = 1 · zero u32 · start position u64 · CRC-32 of bytes 0..24 · zero u32.
+//! Then the frames from `start` on, byte for byte as in the ring; a frame never spans two segments, and a segment begins where the one
+//! before it ends.
+//!
+//! At open every frame is checked (about 1 GB/s). Only the end of the newest segment may be torn: it is cut there, once. A segment that
+//! is missing between two others becomes a gap of unknown count. Anything else is damage, reported with path and offset and left as
+//! it is.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use crate::StoreError;
+use crate::frame::{BadFrame, Frame, HEADER_BYTES};
+
+/// Length of a segment's header.
+pub(crate) const SEGMENT_HEADER: u64 = 32;
+/// A segment that has this many bytes of frames is followed by a new one.
+pub(crate) const SEGMENT_BYTES: u64 = 16 << 20;
+const MAGIC: [u8; 8] = *b"PLIMSPOL";
+const READ_BYTES: usize = 256 * 1024;
+
+/// The file of the segment that starts at `start`.
+pub(crate) fn path(dir: &Path, start: u64) -> PathBuf {
+    dir.join(format!("{start:016x}.seg"))
+}
+
+/// Start positions of all segments in `dir`, ascending. No directory is no segments.
+pub(crate) fn list(dir: &Path) -> io::Result<Vec<u64>> {
+    let mut starts = Vec::new();
+    let entries = match std::fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(starts),
+        Err(e) => return Err(e),
+    };
+    for entry in entries {
+        let name = entry?.file_name();
+        let start = name.to_str().and_then(|n| n.strip_suffix(".seg")).filter(|n| n.len() == 16);
+        starts.extend(start.and_then(|hex| u64::from_str_radix(hex, 16).ok()));
+    }
+    starts.sort_unstable();
+    Ok(starts)
+}
+
+/// The header of a segment that starts at `start`.
+pub(crate) fn header(start: u64) -> [u8; SEGMENT_HEADER as usize] {
+    let mut h = [0u8; SEGMENT_HEADER as usize];
+    h[..8].copy_from_slice(&MAGIC);
+    h[8] = 1;
+    h[16..24].copy_from_slice(&start.to_le_bytes());
+    let sum = crc32fast::hash(&h[..24]);
+    h[24..28].copy_from_slice(&sum.to_le_bytes());
+    h
+}
+
+/// Makes (or, after a torn creation, makes again) the segment that starts at `start`.
+pub(crate) fn create(dir: &Path, start: u64) -> io::Result<File> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let mut options = OpenOptions::new();
+    let file = options.read(true).write(true).create(true).truncate(true).mode(0o600).open(path(dir, start))?;
+    file.write_all_at(&header(start), 0)?;
+    Ok(file)
+}
+
+/// Why reading stopped.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Stop {
+    /// At the end of what there is (or of what the caller allowed).
+    End,
+    /// The segment with this position is not there (any more).
+    Hole,
+    /// The bytes at this offset of the segment are not the frame that should be there.
+    Bad { segment: u64, offset: u64, why: BadFrame },
+}
+
+/// Reads frames forward, across segments, through one buffer of 256 KiB.
+pub(crate) struct FrameReader {
+    dir: PathBuf,
+    /// The open segment and its start.
+    open: Option<(u64, File)>,
+    /// Position of the next frame.
+    position: u64,
+    buffer: Vec<u8>,
+    /// The next frame's place in the buffer.
+    at: usize,
+    found: Frame,
+}
+
+impl FrameReader {
+    pub(crate) fn new(dir: &Path, position: u64) -> FrameReader {
+        let found = Frame {
+            kind: crate::frame::Kind::Break,
+            stream: crate::Stream::Stdout,
+            flags: 0,
+            len: 0,
+            position,
+            at_unix_ns: 0,
+        };
+        FrameReader { dir: dir.to_path_buf(), open: None, position, buffer: Vec::new(), at: 0, found }
+    }
+
+    pub(crate) fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// Goes on at another position; forgets what is buffered.
+    pub(crate) fn seek(&mut self, position: u64) {
+        self.position = position;
+        self.forget();
+    }
+
+    fn forget(&mut self) {
+        self.buffer = Vec::new();
+        self.at = 0;
+        self.open = None;
+    }
+
+    /// Moves to the next frame before position `limit`; `frame` and `payload` then give it. Bytes past `limit` are not looked at.
+    pub(crate) fn step(&mut self, limit: u64) -> io::Result<Result<(), Stop>> {
+        loop {
+            if self.position >= limit {
+                self.forget();
+                return Ok(Err(Stop::End));
+            }
+            match Frame::decode(&self.buffer[self.at..], self.position).map(|(frame, _)| frame) {
+                Ok(frame) => {
+                    self.found = frame;
+                    self.at += usize::try_from(frame.total()).unwrap_or(usize::MAX);
+                    self.position = frame.end();
+                    return Ok(Ok(()));
+                }
+                Err(BadFrame::Short) => {
+                    if let Some(stop) = self.refill(limit)? {
+                        self.forget();
+                        return Ok(Err(stop));
+                    }
+                }
+                Err(why) => {
+                    let segment = self.open.as_ref().map_or(0, |(start, _)| *start);
+                    let offset = SEGMENT_HEADER + (self.position - segment);
+                    self.forget();
+                    return Ok(Err(Stop::Bad { segment, offset, why }));
+                }
+            }
+        }
+    }
+
+    pub(crate) fn frame(&self) -> Frame {
+        self.found
+    }
+
+    /// The payload of the frame that the last `step` found.
+    pub(crate) fn payload(&self) -> &[u8] {
+        let start = self.at - usize::try_from(self.found.total()).unwrap_or(usize::MAX) + HEADER_BYTES;
+        &self.buffer[start..start + self.found.len]
+    }
+
+    /// Reads more behind what is buffered, or opens the segment with the next frame.
+    fn refill(&mut self, limit: u64) -> io::Result<Option<Stop>> {
+        self.buffer.drain(..self.at);
+        self.at = 0;
+        if self.open.is_none() {
+            match self.find()? {
+                Some(found) => self.open = Some(found),
+                None => return Ok(Some(Stop::Hole)),
+            }
+        }
+        let Some((start, file)) = self.open.as_ref() else { return Ok(Some(Stop::Hole)) };
+        let have = self.buffer.len();
+        let behind = self.position + have as u64;
+        let want = usize::try_from(limit - behind.min(limit)).unwrap_or(usize::MAX).min(READ_BYTES);
+        self.buffer.resize(have + want, 0);
+        let got = read_some(file, &mut self.buffer[have..], SEGMENT_HEADER + (behind - start))?;
+        self.buffer.truncate(have + got);
+        if got > 0 {
+            return Ok(None);
+        }
+        let segment = *start;
+        if have > 0 {
+            let offset = SEGMENT_HEADER + (self.position - segment);
+            return Ok(Some(Stop::Bad { segment, offset, why: BadFrame::Short }));
+        }
+        // The end of this segment: the next one begins exactly here.
+        match open(&self.dir, self.position)? {
+            Some(file) => {
+                self.open = Some((self.position, file));
+                Ok(None)
+            }
+            None if limit == u64::MAX => Ok(Some(Stop::End)),
+            None => Ok(Some(Stop::Hole)),
+        }
+    }
+
+    /// The segment that has `position`: the last one that starts at or before it.
+    fn find(&self) -> io::Result<Option<(u64, File)>> {
+        let starts = list(&self.dir)?;
+        let Some(start) = starts.into_iter().rev().find(|s| *s <= self.position) else { return Ok(None) };
+        let Some(file) = open(&self.dir, start)? else { return Ok(None) };
+        let end = start + file.metadata()?.len().saturating_sub(SEGMENT_HEADER);
+        Ok((self.position <= end).then_some((start, file)))
+    }
+}
+
+/// Opens a segment if it is there and its header is right.
+fn open(dir: &Path, start: u64) -> io::Result<Option<File>> {
+    let file = match File::open(path(dir, start)) {
+        Ok(file) => file,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(e),
+    };
+    let mut head = [0u8; SEGMENT_HEADER as usize];
+    let got = read_some(&file, &mut head, 0)?;
+    Ok((got == head.len() && head == header(start)).then_some(file))
+}
+
+fn read_some(file: &File, into: &mut [u8], offset: u64) -> io::Result<usize> {
+    let mut done = 0;
+    while done < into.len() {
+        match file.read_at(&mut into[done..], offset + done as u64) {
+            Ok(0) => break,
+            Ok(n) => done += n,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(done)
+}
+
+/// What `check` found, and did.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Checked {
+    /// Start and end position of each segment, ascending.
+    pub(crate) segments: Vec<(u64, u64)>,
+    /// Bytes cut from the newest segment's torn end.
+    pub(crate) torn_bytes: u64,
+    /// Places between two segments where one is missing.
+    pub(crate) holes: u64,
+}
+
+/// Checks every frame of the spool; cuts the torn end of the newest segment.
+pub(crate) fn check(dir: &Path) -> Result<Checked, StoreError> {
+    let starts = list(dir).map_err(StoreError::io("list", dir))?;
+    let mut checked = Checked::default();
+    for (i, start) in starts.iter().copied().enumerate() {
+        let path = path(dir, start);
+        let newest = i + 1 == starts.len();
+        if let Some((_, end)) = checked.segments.last() {
+            if start < *end {
+                let what = format!("the segment before it goes up to position {end:#x}: they overlap");
+                return Err(StoreError::Damaged { path, offset: 0, what });
+            }
+            checked.holes += u64::from(start > *end);
+        }
+        let len = std::fs::metadata(&path).map_err(StoreError::io("stat", &path))?.len();
+        if newest && len < SEGMENT_HEADER {
+            std::fs::remove_file(&path).map_err(StoreError::io("remove", &path))?;
+            checked.torn_bytes += len;
+            continue;
+        }
+        check_header(&path, start)?;
+        let mut frames = FrameReader::new(dir, start);
+        let end = start + (len - SEGMENT_HEADER);
+        let stop = loop {
+            match frames.step(end).map_err(StoreError::io("read", &path))? {
+                Ok(()) => {}
+                Err(stop) => break stop,
+            }
+        };
+        let (valid, why) = match stop {
+            Stop::End => (end, None),
+            Stop::Bad { offset, why, .. } => (start + offset - SEGMENT_HEADER, Some(why)),
+            Stop::Hole => (frames.position(), Some(BadFrame::Short)),
+        };
+        if let Some(why) = why {
+            let offset = SEGMENT_HEADER + (valid - start);
+            if !newest || frame_behind(&path, start, valid).map_err(StoreError::io("read", &path))? {
+                return Err(StoreError::Damaged { path, offset, what: why.to_string() });
+            }
+            let file = OpenOptions::new().write(true).open(&path).map_err(StoreError::io("open", &path))?;
+            file.set_len(offset).map_err(StoreError::io("cut", &path))?;
+            checked.torn_bytes += len - offset;
+        }
+        checked.segments.push((start, valid));
+    }
+    Ok(checked)
+}
+
+fn check_header(path: &Path, start: u64) -> Result<(), StoreError> {
+    let mut head = [0u8; SEGMENT_HEADER as usize];
+    let read = File::open(path).and_then(|mut file| file.read_exact(&mut head));
+    read.map_err(StoreError::io("read", path))?;
+    if head == header(start) {
+        return Ok(());
+    }
+    let what = if head[..8] != MAGIC {
+        "not a spool segment".to_string()
+    } else if head[8] != 1 {
+        format!("a spool segment of version {}, this program knows 1", head[8])
+    } else {
+        "the segment's header does not match its name or checksum".to_string()
+    };
+    Err(StoreError::Damaged { path: path.to_path_buf(), offset: 0, what })
+}
+
+/// Whether a whole frame stands anywhere behind the bad one: then the damage is not a torn end.
+fn frame_behind(path: &Path, start: u64, bad: u64) -> io::Result<bool> {
+    let mut rest = Vec::new();
+    let from = SEGMENT_HEADER + (bad - start);
+    let file = File::open(path)?;
+    let len = usize::try_from(file.metadata()?.len().saturating_sub(from)).unwrap_or(usize::MAX);
+    rest.resize(len, 0);
+    let got = read_some(&file, &mut rest, from)?;
+    rest.truncate(got);
+    let hit = (8..rest.len()).step_by(8).any(|at| Frame::decode(&rest[at..], bad + at as u64).is_ok());
+    Ok(hit)
+}

@@ -1,0 +1,309 @@
+//! What goes wrong around a store: files damaged, removed, cut, locked; a disk that is full; a ring that is gone. Each is said, nothing
+//! else is lost by it, and the store goes on.
+
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use super::{Entry, Place, Program, account, everything, hold_database, until};
+use crate::{GapReason, Intake, Settings, Store, StoreError, Stream, open};
+
+const LONG: Duration = Duration::from_secs(30);
+
+/// Prints about `len` bytes of whole lines to stdout, slowly enough that nothing is dropped.
+fn print(program: &mut Program, intake: &mut Intake, store: &Store, len: usize) {
+    let mut done = 0;
+    while done < len {
+        program.print(Stream::Stdout, 30_000.min(len - done));
+        done += program.deliver(intake, Stream::Stdout, 1);
+        until("the ring has room", || store.stats().ring_used_bytes < 100_000);
+    }
+    program.finish(intake);
+    until("all is spooled", || store.stats().ring_used_bytes == 0);
+}
+
+fn quick(place: &Place) -> Settings {
+    Settings { seal_after: Duration::from_millis(20), ..place.settings() }
+}
+
+fn segments(place: &Place) -> Vec<PathBuf> {
+    let dir = place.path().join("spool");
+    crate::segment::list(&dir).unwrap().into_iter().map(|start| crate::segment::path(&dir, start)).collect()
+}
+
+fn gaps(entries: &[(u64, Entry)]) -> Vec<GapReason> {
+    let reason = |(_, e): &(u64, Entry)| if let Entry::Gap { reason, .. } = e { Some(*reason) } else { None };
+    entries.iter().filter_map(reason).collect()
+}
+
+/// The numbers of the whole lines among `entries`; each must rise.
+fn numbers(entries: &[(u64, Entry)]) -> Vec<u64> {
+    let number = |(_, e): &(u64, Entry)| match e {
+        Entry::Line { text, .. } => str::from_utf8(text).unwrap().split(' ').next().unwrap().parse().ok(),
+        Entry::Gap { .. } => None,
+    };
+    let numbers: Vec<u64> = entries.iter().filter_map(number).collect();
+    assert!(numbers.is_sorted_by(|a, b| a < b), "{numbers:?}");
+    numbers
+}
+
+#[test]
+fn a_second_opener_is_refused() {
+    let place = Place::new();
+    let (intake, store, _) = open(place.settings()).unwrap();
+    let refused = open(place.settings()).map(|_| ()).unwrap_err();
+    assert!(matches!(refused, StoreError::InUse { .. }), "{refused}");
+    assert!(refused.to_string().contains("another supervisor"), "{refused}");
+    drop((intake, store));
+    open(place.settings()).map(|_| ()).unwrap();
+}
+
+#[test]
+fn closing_keeps_its_deadline_and_loses_nothing() {
+    let place = Place::new();
+    let (mut intake, store, _) = open(place.settings()).unwrap();
+    let mut program = Program::new(1);
+    print(&mut program, &mut intake, &store, 100_000);
+    let lock = hold_database(&place.path());
+    let start = Instant::now();
+    let closed = store.close(Duration::from_millis(300));
+    assert!(start.elapsed() < Duration::from_millis(1500), "closing took {:?}", start.elapsed());
+    assert!(!closed.complete && closed.spool_bytes > 100_000, "{closed:?}");
+    assert_eq!(closed.stuck_threads, Vec::<&str>::new());
+    assert!(closed.stats.degraded.is_some_and(|said| said.contains("locked")));
+    drop(lock);
+    assert!(intake.read_from(Stream::Stdout, std::os::fd::AsFd::as_fd(program.read_end(Stream::Stdout)), 1).is_err());
+    let (_, store, recovery) = open(place.settings()).unwrap();
+    assert!(recovery.adopted_ring && !recovery.ring_lost, "{recovery:?}");
+    assert!(store.close(LONG).complete);
+    let all = everything(&place.path(), &place.ring());
+    assert_eq!(account(&all[&Stream::Stdout], program.lines(Stream::Stdout)), 0);
+}
+
+#[test]
+fn a_torn_segment_is_cut_once_and_read_again_from_the_ring() {
+    let place = Place::new();
+    let (mut intake, store, _) = open(place.settings()).unwrap();
+    let mut program = Program::new(1);
+    print(&mut program, &mut intake, &store, 60_000);
+    drop(store);
+    let newest = segments(&place).pop().unwrap();
+    let file = OpenOptions::new().write(true).open(&newest).unwrap();
+    file.set_len(file.metadata().unwrap().len() - 1000).unwrap();
+    let (_, store, recovery) = open(place.settings()).unwrap();
+    assert!(recovery.torn_bytes > 0 && recovery.ring_bytes >= 1000, "{recovery:?}");
+    drop(store);
+    let (_, store, recovery) = open(place.settings()).unwrap();
+    assert_eq!(recovery.torn_bytes, 0);
+    assert!(store.close(LONG).complete);
+    let all = everything(&place.path(), &place.ring());
+    assert_eq!(account(&all[&Stream::Stdout], program.lines(Stream::Stdout)), 0);
+}
+
+/// Fills three segments and leaves them unsealed.
+fn three_segments(place: &Place) -> (Program, Vec<PathBuf>) {
+    let (mut intake, store, _) = open(place.settings()).unwrap();
+    let mut program = Program::new(1);
+    let lock = hold_database(&place.path());
+    print(&mut program, &mut intake, &store, 2_500_000);
+    drop(store);
+    drop(lock);
+    let files = segments(place);
+    assert_eq!(files.len(), 3);
+    (program, files)
+}
+
+#[test]
+fn damage_in_the_middle_is_refused_and_left_and_the_file_can_be_moved_away() {
+    let place = Place::new();
+    let (program, files) = three_segments(&place);
+    let file = OpenOptions::new().read(true).write(true).open(&files[1]).unwrap();
+    let before = file.metadata().unwrap().len();
+    file.write_all_at(b"XXXX", 500_000).unwrap();
+    let refused = open(place.settings()).map(|_| ()).unwrap_err();
+    let StoreError::Damaged { path, .. } = &refused else { panic!("{refused}") };
+    assert_eq!(path, &files[1]);
+    assert_eq!(std::fs::metadata(path).unwrap().len(), before, "a damaged file is not changed");
+    std::fs::rename(path, place.dir.path().join("kept")).unwrap();
+    let (_, store, recovery) = open(place.settings()).unwrap();
+    assert_eq!(recovery.spool_holes, 1);
+    assert!(store.close(LONG).complete);
+    let all = everything(&place.path(), &place.ring());
+    assert_eq!(gaps(&all[&Stream::Stdout]), [GapReason::SpoolDamaged]);
+    let numbers = numbers(&all[&Stream::Stdout]);
+    let lines = program.lines(Stream::Stdout);
+    assert_eq!((numbers.first(), numbers.last()), (Some(&0), Some(&(lines - 1))));
+    assert!(numbers.len() as u64 > lines / 5 && (numbers.len() as u64) < lines, "{} of {lines}", numbers.len());
+}
+
+#[test]
+fn damage_while_running_sets_the_segment_aside() {
+    let place = Place::new();
+    let (mut intake, store, _) = open(place.settings()).unwrap();
+    let mut program = Program::new(1);
+    let lock = hold_database(&place.path());
+    print(&mut program, &mut intake, &store, 2_500_000);
+    let files = segments(&place);
+    OpenOptions::new().write(true).open(&files[1]).unwrap().write_all_at(b"XXXX", 500_000).unwrap();
+    drop(lock);
+    until("it is noticed", || store.stats().last_error.is_some_and(|said| said.contains("set aside")));
+    print(&mut program, &mut intake, &store, 100_000);
+    assert!(store.close(LONG).complete);
+    assert!(files[1].with_extension("seg.damaged").exists());
+    let all = everything(&place.path(), &place.ring());
+    assert_eq!(gaps(&all[&Stream::Stdout]), [GapReason::SpoolDamaged]);
+    assert_eq!(numbers(&all[&Stream::Stdout]).last(), Some(&(program.lines(Stream::Stdout) - 1)));
+}
+
+#[test]
+fn a_corrupt_database_is_set_aside_at_open() {
+    let place = Place::new();
+    let (mut intake, store, _) = open(quick(&place)).unwrap();
+    let mut program = Program::new(1);
+    print(&mut program, &mut intake, &store, 50_000);
+    assert!(store.close(LONG).complete);
+    let database = place.path().join("logs.db");
+    File::options().write(true).open(&database).unwrap().write_all_at(&[0x55; 4096], 0).unwrap();
+    let (mut intake, store, recovery) = open(quick(&place)).unwrap();
+    let aside = recovery.database_set_aside.clone().unwrap();
+    assert!(recovery.database_lost && aside.exists(), "{recovery:?}");
+    let lost = program.lines(Stream::Stdout);
+    print(&mut program, &mut intake, &store, 50_000);
+    assert!(store.close(LONG).complete);
+    let all = everything(&place.path(), &place.ring());
+    assert_eq!(gaps(&all[&Stream::Plimsoll]), [GapReason::DatabaseLost]);
+    let expected: Vec<u64> = (lost..program.lines(Stream::Stdout)).collect();
+    assert_eq!(numbers(&all[&Stream::Stdout]), expected);
+}
+
+/// The database is spoilt by `spoil` while the store runs; the store says so, begins a new one, and loses nothing that comes later.
+fn spoilt_while_running(spoil: impl Fn(&Path)) {
+    let place = Place::new();
+    let (mut intake, store, _) = open(quick(&place)).unwrap();
+    let mut program = Program::new(1);
+    print(&mut program, &mut intake, &store, 300_000);
+    until("the lines are sealed", || store.stats().spool_used_bytes == 0);
+    let lost = program.lines(Stream::Stdout);
+    spoil(&place.path().join("logs.db"));
+    print(&mut program, &mut intake, &store, 300_000);
+    until("the lines are sealed", || store.stats().spool_used_bytes == 0);
+    let closed = store.close(LONG);
+    assert!(closed.complete, "{closed:?}");
+    let all = everything(&place.path(), &place.ring());
+    assert_eq!(gaps(&all[&Stream::Plimsoll]), [GapReason::DatabaseLost]);
+    let expected: Vec<u64> = (lost..program.lines(Stream::Stdout)).collect();
+    assert_eq!(numbers(&all[&Stream::Stdout]), expected);
+}
+
+#[test]
+fn a_database_removed_while_running_is_replaced() {
+    spoilt_while_running(|database| std::fs::remove_file(database).unwrap());
+}
+
+#[test]
+fn a_database_replaced_by_garbage_while_running_is_set_aside() {
+    spoilt_while_running(|database| {
+        let garbage = database.with_extension("garbage");
+        std::fs::write(&garbage, vec![0x55; 100_000]).unwrap();
+        std::fs::rename(garbage, database).unwrap();
+    });
+}
+
+#[test]
+fn a_lost_ring_is_a_gap_of_unknown_count() {
+    let place = Place::new();
+    let (mut intake, store, _) = open(quick(&place)).unwrap();
+    let mut program = Program::new(1);
+    print(&mut program, &mut intake, &store, 50_000);
+    let before = program.lines(Stream::Stdout);
+    drop(store);
+    // What a restart of the machine does.
+    std::fs::remove_file(place.ring()).unwrap();
+    let (mut intake, store, recovery) = open(quick(&place)).unwrap();
+    assert!(recovery.ring_lost && !recovery.adopted_ring, "{recovery:?}");
+    print(&mut program, &mut intake, &store, 50_000);
+    assert!(store.close(LONG).complete);
+    let all = everything(&place.path(), &place.ring());
+    for stream in [Stream::Stdout, Stream::Stderr] {
+        assert_eq!(gaps(&all[&stream]), [GapReason::RingLost]);
+    }
+    let gap = all[&Stream::Stdout].iter().position(|(_, e)| matches!(e, Entry::Gap { .. })).unwrap();
+    assert_eq!(gap as u64, before, "the gap stands where the ring was lost");
+    let expected: Vec<u64> = (0..program.lines(Stream::Stdout)).collect();
+    assert_eq!(numbers(&all[&Stream::Stdout]), expected);
+}
+
+#[test]
+fn retention_deletes_the_oldest_and_gives_disk_back() {
+    let place = Place::new();
+    let settings = Settings { retain_bytes: 1 << 20, ..quick(&place) };
+    let (mut intake, store, _) = open(settings).unwrap();
+    let (read, mut write) = super::pipe();
+    let mut random = Program::new(9);
+    for number in 0..4000u32 {
+        // Lines that do not compress: 4,000 of 1 KB.
+        let text: String = (0..1000).map(|_| char::from(b'!' + random.random(90) as u8)).collect();
+        write.write_all(format!("{number} {}\n", &text[..990]).as_bytes()).unwrap();
+        intake.read_from(Stream::Stdout, std::os::fd::AsFd::as_fd(&read), number.into()).unwrap();
+        if number % 50 == 0 {
+            until("there is room", || store.stats().ring_used_bytes < 100_000);
+        }
+    }
+    let closed = store.close(LONG);
+    assert!(closed.complete && closed.stats.deleted_chunks_total > 0, "{closed:?}");
+    let len = std::fs::metadata(place.path().join("logs.db")).unwrap().len();
+    assert!(len < 2 << 20, "the database has {len} bytes");
+    let all = everything(&place.path(), &place.ring());
+    let numbers = numbers(&all[&Stream::Stdout]);
+    assert_eq!(numbers.last(), Some(&3999));
+    assert!(numbers[0] > 2000 && numbers.len() as u64 == 4000 - numbers[0], "from {}", numbers[0]);
+}
+
+/// Needs the right to mount: elsewhere it says that it did not run.
+#[test]
+fn a_full_disk_drops_counts_and_heals() {
+    let place = Place::new();
+    let mount = place.dir.path().join("small");
+    std::fs::create_dir(&mount).unwrap();
+    let flags = rustix::mount::MountFlags::empty();
+    if let Err(e) = rustix::mount::mount("tmpfs", &mount, "tmpfs", flags, Some(c"size=12m")) {
+        eprintln!("skipped: a tmpfs cannot be mounted here: {e}");
+        return;
+    }
+    struct Unmount(PathBuf);
+    impl Drop for Unmount {
+        fn drop(&mut self) {
+            rustix::mount::unmount(&self.0, rustix::mount::UnmountFlags::DETACH).unwrap();
+        }
+    }
+    let _unmount = Unmount(mount.clone());
+    let settings = Settings { dir: mount.join("web"), spool_bytes: 64 << 20, ..quick(&place) };
+    let (mut intake, store, _) = open(settings).unwrap();
+    let mut program = Program::new(5);
+    print(&mut program, &mut intake, &store, 200_000);
+    let mut filler = File::create(mount.join("filler")).unwrap();
+    while filler.write(&[7; 4096]).is_ok_and(|n| n > 0) {}
+    let mut flood = || {
+        program.print(Stream::Stdout, 60_000);
+        program.deliver(&mut intake, Stream::Stdout, 1);
+    };
+    until("lines are dropped", || {
+        flood();
+        store.stats().stream(Stream::Stdout).dropped_lines_total > 1000
+    });
+    assert!(store.stats().degraded.is_some(), "{:?}", store.stats());
+    drop(filler);
+    std::fs::remove_file(mount.join("filler")).unwrap();
+    until("it heals", || {
+        flood();
+        let stats = store.stats();
+        stats.degraded.is_none() && stats.ring_used_bytes < 200_000
+    });
+    program.finish(&mut intake);
+    let closed = store.close(LONG);
+    assert!(closed.complete, "{closed:?}");
+    let all = everything(&mount.join("web"), &place.ring());
+    assert!(account(&all[&Stream::Stdout], program.lines(Stream::Stdout)) > 0);
+}

@@ -1,0 +1,43 @@
+//! Ten lines around a service's work, and it leaves in order before the kernel kills it:
+//!
+//! ```text
+//! PLIMSOLL_SHUTDOWN_THRESHOLD=64M cargo run -p plimsoll --example embed; echo $?
+//! ```
+//!
+//! Without the variable there is no watchdog, no thread, and the leak below ends at 256 MiB with code 0.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use plimsoll::drain::{Cancelled, Drain};
+use plimsoll::last_words::LastWords;
+use plimsoll::watchdog::{Config, Started, Watchdog};
+
+fn main() -> ExitCode {
+    let drain = Drain::new();
+    let (config, problems) = Config::from_env();
+    problems.iter().for_each(|problem| eprintln!("{problem}"));
+    let watchdog = Watchdog::new(config).drain(&drain).last_words(LastWords::new().stderr());
+    match watchdog.start() {
+        Ok(Started::Now(effective)) => eprintln!("memory watchdog: {effective}"),
+        Ok(_) => eprintln!("memory watchdog: off"),
+        Err(error) => eprintln!("memory watchdog: {error}"),
+    }
+    let outcome = watchdog.outcome(serve(&drain));
+    outcome.error.iter().for_each(|error| eprintln!("error: {error}"));
+    outcome.exit_code()
+}
+
+/// A service that leaks 1 MiB per request, stops when it is told to, and flushes before it leaves.
+fn serve(drain: &Drain) -> Result<(), Cancelled> {
+    let mut leak = Vec::new();
+    while leak.len() < 256 {
+        if let Err(cancelled) = drain.check() {
+            println!("drained after {} requests", leak.len());
+            return Err(cancelled);
+        }
+        leak.push(vec![1u8; 1 << 20]);
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    Ok(())
+}

@@ -1,0 +1,309 @@
+//! The watchdog in a process of its own: real memory, real exits, a real full pipe. Each test starts this binary again.
+
+use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use plimsoll::clock::{Clock as _, MonotonicClock};
+use plimsoll::drain::Drain;
+use plimsoll::gauge::{Gauge as _, ProcessGauge, Root, Unread};
+use plimsoll::last_words::LastWords;
+use plimsoll::reclaim::ledger::Ledger;
+use plimsoll::reserve::Reserve;
+use plimsoll::watchdog::{Config, Started, Subject, Watchdog};
+
+use crate::stage::{MIB, alone, on_stage, this_binary};
+use crate::sys::allocations;
+
+const LONG: Duration = Duration::from_secs(30);
+/// Kernel counters of one process may be batched, and the test itself allocates a little.
+const SLACK: u64 = MIB;
+
+fn config(threshold_mib: u64) -> Config {
+    let mut config = Config::new(threshold_mib * MIB);
+    (config.reserve_bytes, config.subject) = (0, Subject::Process);
+    config.poll_interval = Duration::from_millis(10);
+    config
+}
+
+fn anon_bytes() -> u64 {
+    ProcessGauge::own(&Root::default()).unwrap().confirm().unwrap().anon_bytes.unwrap()
+}
+
+/// Memory that is really there.
+fn touched(mib: u64) -> Vec<u8> {
+    let mut bytes = vec![0u8; usize::try_from(mib * MIB).unwrap()];
+    bytes.iter_mut().step_by(4096).for_each(|byte| *byte = 1);
+    std::hint::black_box(bytes)
+}
+
+fn threads() -> Vec<String> {
+    let dir = std::fs::read_dir("/proc/self/task").unwrap();
+    let comm = |entry: std::fs::DirEntry| std::fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
+    let mut names: Vec<_> = dir.map(|entry| comm(entry.unwrap()).trim().to_owned()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn releasing_the_reserve_makes_rss_anon_fall_by_its_size() {
+    alone("watchdog::on_stage_reserve");
+}
+
+#[test]
+#[ignore = "runs in a process of its own"]
+fn on_stage_reserve() {
+    if !on_stage() {
+        return;
+    }
+    for mib in [1, 16, 64] {
+        let (before, began) = (anon_bytes(), MonotonicClock.now());
+        let reserve = Reserve::map(mib * MIB).unwrap();
+        let (held, mapped) = (anon_bytes(), MonotonicClock.now());
+        assert_eq!(reserve.release(), mib * MIB);
+        let (after, released) = (anon_bytes(), MonotonicClock.now());
+        assert!((held - before).abs_diff(mib * MIB) < SLACK, "{mib} MiB are there: {before} -> {held}");
+        assert!((held - after).abs_diff(mib * MIB) < SLACK, "{mib} MiB are gone: {held} -> {after}");
+        let locked = reserve.is_locked();
+        let (map, release) = (mapped - began, released - mapped);
+        println!("reserve of {mib} MiB: RssAnon {before} -> {held} -> {after}; {map:?}, {release:?}; locked: {locked}");
+    }
+}
+
+#[test]
+fn off_means_no_thread_and_on_means_two_that_are_joined() {
+    alone("watchdog::on_stage_threads");
+}
+
+#[test]
+#[ignore = "runs in a process of its own"]
+fn on_stage_threads() {
+    if !on_stage() {
+        return;
+    }
+    let before = threads();
+    let off = Watchdog::new(None);
+    assert_eq!(off.start().unwrap(), Started::Off);
+    assert_eq!(threads(), before);
+    let on = Watchdog::new(config(1 << 20));
+    assert!(matches!(on.start().unwrap(), Started::Now(_)));
+    let until = MonotonicClock.now() + LONG;
+    let named = |name: &str| threads().iter().any(|thread| thread == name);
+    while !(named("memory-watchdog") && named("drain-deadline")) && MonotonicClock.now() < until {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    assert_eq!(threads().len(), before.len() + 2, "{:?}", threads());
+    drop(on);
+    assert_eq!(threads(), before);
+}
+
+/// Runs an ignored test that is to end with `code` by itself, and returns what it wrote to stderr.
+fn ends_with(test: &str, code: i32) -> String {
+    let output = this_binary(test).output().expect("the test binary starts");
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert_eq!(output.status.code(), Some(code), "{out}\n{err}");
+    err.into_owned()
+}
+
+#[test]
+fn a_drain_that_does_not_end_is_ended_with_code_2_at_its_deadline() {
+    let said = ends_with("watchdog::on_stage_deadline", 2);
+    assert!(said.contains("plimsoll: the drain is not over after 150 ms (1 holds left): exit 2"), "{said}");
+    assert!(said.contains("plimsoll: memory pressure: "), "{said}");
+}
+
+#[test]
+#[ignore = "runs in a process of its own"]
+fn on_stage_deadline() {
+    if !on_stage() {
+        return;
+    }
+    let drain = Drain::new();
+    let _never_dropped = drain.hold();
+    let mut config = config(64);
+    config.drain_deadline = Duration::from_millis(150);
+    let watchdog = Watchdog::new(config).drain(&drain).last_words(LastWords::new().stderr());
+    watchdog.start().unwrap();
+    let _leak = touched(80);
+    std::thread::sleep(LONG);
+    panic!("still there long after the deadline");
+}
+
+#[test]
+fn it_works_while_the_async_runtime_is_wedged() {
+    ends_with("watchdog::on_stage_wedged", 2);
+}
+
+#[test]
+#[ignore = "runs in a process of its own"]
+fn on_stage_wedged() {
+    if !on_stage() {
+        return;
+    }
+    let drain = Drain::new();
+    let mut config = config(64);
+    config.drain_deadline = Duration::from_millis(100);
+    let watchdog = Watchdog::new(config).drain(&drain);
+    watchdog.start().unwrap();
+    tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+        let _leak = touched(80);
+        // The only worker never comes back: no task will ever see a token.
+        std::thread::sleep(LONG);
+    });
+    panic!("still there long after the deadline");
+}
+
+#[test]
+fn a_full_stderr_does_not_delay_the_drain() {
+    // Nobody reads this pipe: the process fills it first.
+    let mut child =
+        this_binary("watchdog::on_stage_full_stderr").stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+    let unread = child.stderr.take();
+    let status = child.wait().unwrap();
+    drop(unread);
+    assert_eq!(status.code(), Some(0));
+}
+
+#[test]
+#[ignore = "runs in a process of its own"]
+fn on_stage_full_stderr() {
+    use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+    if !on_stage() {
+        return;
+    }
+    let stderr = std::io::stderr();
+    let flags = fcntl_getfl(&stderr).unwrap();
+    fcntl_setfl(&stderr, flags | OFlags::NONBLOCK).unwrap();
+    while rustix::io::write(&stderr, &[b'x'; 4096]).is_ok() {}
+    while rustix::io::write(&stderr, b"x").is_ok() {}
+    fcntl_setfl(&stderr, flags).unwrap();
+    let drain = Drain::new();
+    let watchdog = Watchdog::new(config(64)).drain(&drain).last_words(LastWords::new().stderr());
+    watchdog.start().unwrap();
+    let began = MonotonicClock.now();
+    let _leak = touched(80);
+    assert!(drain.wait_begun(LONG));
+    let after = MonotonicClock.now() - began;
+    assert!(after < Duration::from_millis(900), "before what is written late is given up: {after:?}");
+    watchdog.disarm();
+}
+
+#[test]
+fn what_is_no_heap_counts_too() {
+    alone("watchdog::on_stage_not_only_heap");
+}
+
+/// The published watchdog saw the heap only, though it claimed mapped files and stacks.
+#[test]
+#[ignore = "runs in a process of its own"]
+fn on_stage_not_only_heap() {
+    if !on_stage() {
+        return;
+    }
+    let drain = Drain::new();
+    let watchdog = Watchdog::new(config(64)).drain(&drain).at_deadline(|| {});
+    watchdog.start().unwrap();
+    // 80 MiB of stack in a thread of its own; the heap stays as it is.
+    fn deep(left: u32) -> u64 {
+        let frame = std::hint::black_box([left as u8; 16 << 10]);
+        if left == 0 { 0 } else { deep(left - 1) + u64::from(frame[7]) }
+    }
+    let thread = std::thread::Builder::new().stack_size(256 << 20).spawn(|| deep(80 << 6)).unwrap();
+    assert!(drain.wait_begun(LONG), "stacks are memory");
+    thread.join().unwrap();
+}
+
+#[test]
+fn watching_firing_and_the_last_words_allocate_nothing() {
+    let ledger = Ledger::new();
+    let accounts: Vec<_> = (0..40).map(|n| ledger.account(&format!("account-{n}")).unwrap()).collect();
+    let charges: Vec<_> = accounts.iter().map(|account| account.charge(3 * MIB)).collect();
+    let dir = tempfile::tempdir().unwrap();
+    let words = LastWords::new().ledger(&ledger).file(&dir.path().join("last-words.txt")).unwrap();
+    let words = words.live(Arc::new(|| Some((200 * MIB, Duration::from_millis(5)))));
+    let (mib, at_first, at_last) =
+        (Arc::new(AtomicU64::new(100)), Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+    let gauge = {
+        let (mib, at_first) = (Arc::clone(&mib), Arc::clone(&at_first));
+        let mut first = true;
+        move || -> Result<u64, Unread> {
+            if std::mem::take(&mut first) {
+                at_first.store(allocations(), Ordering::SeqCst);
+            }
+            Ok(mib.load(Ordering::SeqCst) * MIB)
+        }
+    };
+    let drain = Drain::new();
+    let hook = {
+        let at_last = Arc::clone(&at_last);
+        move || at_last.store(allocations(), Ordering::SeqCst)
+    };
+    drain.on_begin(hook).unwrap();
+    let mut config = config(300);
+    config.reserve_bytes = MIB;
+    let watchdog = Watchdog::new(config).gauge(gauge).drain(&drain).last_words(words).at_deadline(|| {});
+    watchdog.start().unwrap();
+    // It sees calm for more than a second, so that it takes note of what is held; then the slope, the soft stage, the end.
+    std::thread::sleep(Duration::from_millis(1200));
+    for next in [200, 250, 270, 310] {
+        mib.store(next, Ordering::SeqCst);
+        std::thread::sleep(Duration::from_millis(30));
+    }
+    assert!(drain.wait_begun(LONG) && watchdog.wait_fired(LONG).is_some());
+    let status = watchdog.status().unwrap();
+    assert!(status.samples_total > 50, "{status:?}");
+    let (first, last) = (at_first.load(Ordering::SeqCst), at_last.load(Ordering::SeqCst));
+    assert!(last > 0, "the hook was called on the watcher's thread");
+    assert_eq!(last - first, 0, "from the first reading to the drain");
+    drop((watchdog, charges));
+    let said = std::fs::read_to_string(dir.path().join("last-words.txt")).unwrap();
+    assert!(said.contains("account-") && said.contains("since calm"), "{said}");
+}
+
+#[test]
+fn the_last_words_alone_allocate_nothing_and_take_microseconds() {
+    use plimsoll::governor::{Reading, State, step};
+    use plimsoll::last_words::Scene;
+    let ledger = Ledger::new();
+    let charges: Vec<_> = (0..256).map(|n| ledger.account(&format!("a{n}")).unwrap().charge(n + 1)).collect();
+    let mut words = LastWords::new().ledger(&ledger);
+    let protected = plimsoll::gauge::Protected { program_bytes: 400 * MIB, ..Default::default() };
+    let reading =
+        Reading { at: LONG, fast_bytes: None, confirmed: Some(Ok(protected)), guard_bytes: None, supply: None };
+    let (_, decision) = step(&plimsoll::policy::Policy::new(300 * MIB, 0), State::default(), &reading);
+    let (before, began) = (allocations(), MonotonicClock.now());
+    const ROUNDS: u32 = 100;
+    for _ in 0..ROUNDS {
+        words.see(&decision);
+        words.compose(&Scene::new(&decision, Some(&protected), MIB, LONG));
+        words.say();
+    }
+    let took = (MonotonicClock.now() - began) / ROUNDS;
+    assert_eq!(allocations() - before, 0);
+    println!("last words of 256 accounts: {took:?}");
+    drop(charges);
+}
+
+#[cfg(feature = "mimalloc")]
+#[test]
+fn a_purge_of_mimalloc_gives_memory_back() {
+    alone("watchdog::on_stage_mimalloc");
+}
+
+#[cfg(feature = "mimalloc")]
+#[test]
+#[ignore = "runs in a process of its own"]
+fn on_stage_mimalloc() {
+    use plimsoll::gauge::allocator::{Allocator as _, mimalloc::Mimalloc};
+    if !on_stage() {
+        return;
+    }
+    let before = anon_bytes();
+    let mut held = 0;
+    crate::sys::with_mimalloc_blocks(128 << 10, 500, || held = anon_bytes());
+    Mimalloc::new().purge().unwrap();
+    let after = anon_bytes();
+    println!("mimalloc: RssAnon {before} -> {held} -> {after} purged");
+    assert!(held > before + 60 * MIB && after + 50 * MIB < held, "{before} {held} {after}");
+}

@@ -1,0 +1,15 @@
+//! The promises of `plimsoll run`, each shown against a real kernel; one module per group of promises.
+//!
+//! What needs a memory cgroup says so and is skipped where none can be made. Each test that claims protection stands beside
+//! an unprotected control that fails: without it, a test that cannot fail would prove nothing.
+
+mod controls;
+mod descriptors;
+mod disk;
+mod incident2;
+mod life;
+mod logs;
+mod reaction;
+mod runtimes;
+mod support;
+mod trees;
