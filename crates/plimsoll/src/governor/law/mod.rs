@@ -1,4 +1,4 @@
-//! How much to give back: the reclaim law. Pure: no clock, no I/O, no allocation, under 1 µs.
+//! How much to give back: the reclaim law. Pure: no clock, no I/O, no allocation, about 1 µs.
 //!
 //! What the stores may hold is the fill mark less everything that is not theirs. That part, the *base*, is `protected − held`, with `held`
 //! taken as it was when the protected number was measured. How late that number is, is learnt; as long as several delays are
