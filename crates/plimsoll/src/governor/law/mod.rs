@@ -15,6 +15,8 @@
 mod delay;
 mod effect;
 #[cfg(test)]
+mod incident_1;
+#[cfg(test)]
 mod tests;
 
 use std::time::Duration;
