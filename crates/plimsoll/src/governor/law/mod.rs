@@ -153,7 +153,7 @@ pub fn law(
     if due {
         state.history.remember(Point { at, held, protected, base });
     }
-    state.watch(at, base.0, held, budget);
+    state.watch(at, base.0, protected, held, budget);
     let mut purge = false;
     let verdict =
         state.trial.as_mut().map(|trial| trial.judge(at, protected, state.history.longest(), budget, &supply));
@@ -176,7 +176,8 @@ pub fn law(
     let stuck = no_room || state.stuck_at.is_some();
     let in_flight = state.orders.in_flight(&supply);
     let evict = match calm {
-        Some(calm) if !stuck => {
+        // What is no room now need not be evicted for now: it is a spike, or will be stuck in a moment.
+        Some(calm) if !stuck && base.0 + floor < fill => {
             // Until the trial's verdict, what was claimed and is not gone is not ordered again.
             let kept = state.trial.map_or(0.0, |trial| trial.not_gone(at, calm, &supply));
             let reaction = state.orders.lag.as_secs_f64() + 0.1;
@@ -235,9 +236,9 @@ impl LawState {
         }
     }
 
-    /// How much the base moves: only what is certain, so that a delay not known yet does not pass for it, and what is not explained
-    /// by memory that stores gave back and the allocator kept.
-    fn watch(&mut self, at: Duration, base: f64, held: f64, budget: f64) {
+    /// How much the base moves: only what is certain, so that a delay not known yet does not pass for it, and only as far as the protected
+    /// number rose with it: else it is memory that stores let go and the allocator kept.
+    fn watch(&mut self, at: Duration, base: f64, protected: f64, held: f64, budget: f64) {
         let seconds = self.last.map_or(0.0, |last| at.saturating_sub(last.at).as_secs_f64());
         self.spread *= 0.5_f64.powf(seconds / SPREAD_HALF_LIFE);
         if self.trial.is_some() || self.stuck_at.is_some() {
@@ -245,10 +246,11 @@ impl LawState {
         }
         let over = (base + held - budget).max(0.0);
         self.excess += (over - self.excess) * (seconds / EXCESS_TIME).min(1.0);
-        let reaction = self.history.longest() + self.orders.lag + Duration::from_millis(200);
+        let reaction = self.history.delay() + self.orders.lag + Duration::from_millis(200);
         let recent = self.history.newest_first().take_while(|point| at.saturating_sub(point.at) <= reaction);
-        let lowest = recent.map(|point| point.base.1).fold(base, f64::min);
-        self.spread = self.spread.max((base - lowest).min(budget / SPREAD_PART));
+        let lowest = recent.fold((base, protected), |low, point| (low.0.min(point.base.1), low.1.min(point.protected)));
+        let rise = (base - lowest.0).min(protected - lowest.1);
+        self.spread = self.spread.max(rise.min(budget / SPREAD_PART));
     }
 
     /// The lowest base of the last `window`, each grown by `drift` since; `None` while less than that is remembered.

@@ -3,7 +3,7 @@
 //!
 //! - An order is shared over the stores ([`share`](super::share)), pass after pass. A store that does not answer within the deadline (1 s) is
 //!   late: named, counted, left out until it answers, and what it was asked for goes back to the law, which asks the others.
-//! - Accounts are clamped so that what was given back is not refilled, every 100 ms while the level is above Normal, else once a second.
+//! - Accounts are clamped so that what was given back is not refilled, after each answer and every 100 ms while the level is above Normal, else once a second.
 //! - The allocator is purged when the law asks for it, at most every 10 s ([`PURGE_INTERVAL`]).
 //! - Stuck for 5 s plus up to half of it by chance, so that a fleet does not leave in lockstep: the next stage is called, once.
 //!
@@ -377,6 +377,7 @@ impl Inside {
                 member.counts.took_last = answer.took;
                 member.counts.took_max = member.counts.took_max.max(answer.took);
                 member.late_since = None;
+                self.looked_at = None;
                 // One that was late was given up: its bytes went back to the law.
                 if let (Some((asked, _)), Some(round)) = (member.asked.take(), &mut self.round) {
                     round.answered(asked, &answer, &mut done);
@@ -438,6 +439,8 @@ impl Inside {
         for (i, member) in self.members.iter().enumerate() {
             // While Normal, each may use all the room: who grows alone is not stopped by his share of it.
             let bytes = if self.is_calm() && room > 0 { held[i] + room } else { exact[i] };
+            // Never below what is held: a store that makes room for what is new would evict for the clamp, beside the orders, and unseen.
+            let bytes = bytes.max(held[i]);
             if let Some(account) = &member.store.account {
                 account.set_clamp(Some(bytes));
             }
