@@ -144,13 +144,24 @@ fn govern(plan: &Plan, store: &Store, account: &plimsoll::reclaim::ledger::Accou
         name: "governor".into(),
     };
     let (mut order, mut supply) = (controller.order(), controller.supply());
-    let mut was_stuck = false;
+    let (mut was_stuck, mut second) = (false, 0);
     let governor = Governor::start_with(setup, controller.supply(), move |decision| {
         order(decision);
         let Some(want) = decision.want else { return };
         if want.evict_bytes > 0 {
             let held = supply().held_bytes;
             println!("{{\"event\":\"order\",\"bytes\":{},\"held\":{held}}}", want.evict_bytes);
+        }
+        if decision.at.as_secs() != second {
+            second = decision.at.as_secs();
+            let (charged, held) = (decision.charged_bytes.unwrap_or(0), supply().held_bytes);
+            println!(
+                "{{\"event\":\"want\",\"charged\":{charged},\"held\":{held},\"hold\":{},\"base\":{},\"spread\":{},\"delay_ms\":{}}}",
+                want.hold_bytes,
+                want.base_bytes,
+                want.spread_bytes,
+                want.delay.as_millis()
+            );
         }
         if want.stuck && !was_stuck {
             println!("{{\"event\":\"stuck\",\"base\":{}}}", want.base_bytes);

@@ -37,7 +37,7 @@ fn b_the_process_heap_empties_the_store_and_the_rest_stays() {
 #[test]
 fn c_plimsoll_keeps_what_fits_and_the_kernel_has_nothing_to_kill() {
     let _turn = turn();
-    let args = ["--base", "24M", "--rate", "12000", "--seconds", "25"];
+    let args = ["--base", "24M", "--rate", "12000", "--seconds", "40"];
     let Some(ended) = or_skip(run("plimsoll", CAP_BYTES + CAP_BYTES / 4, &args)) else { return };
     said(&ended);
     assert_eq!((ended.code, ended.oom_kills), (Some(0), 0), "{ended:?}");
@@ -46,6 +46,20 @@ fn c_plimsoll_keeps_what_fits_and_the_kernel_has_nothing_to_kill() {
     assert!(ended.number("end", "most") <= CAP_BYTES, "{} MiB at most", ended.number("end", "most") / MIB);
     assert!(ended.largest_part() <= 0.25, "{}", ended.largest_part());
     assert_eq!(ended.all("stuck").count(), 0);
+}
+
+#[test]
+fn c_plimsoll_makes_room_for_what_is_not_the_stores_and_no_order_takes_more_than_a_quarter() {
+    let _turn = turn();
+    let limit = CAP_BYTES + CAP_BYTES / 4;
+    let args = ["--base", "24M", "--base-at-ms", "12000", "--rate", "12000", "--seconds", "45"];
+    let Some(ended) = or_skip(run("plimsoll", limit, &args)) else { return };
+    said(&ended);
+    assert_eq!((ended.code, ended.oom_kills), (Some(0), 0), "{ended:?}");
+    assert!(ended.all("order").count() > 0, "the base came when the store was full");
+    assert!(ended.largest_part() <= 0.25, "{}", ended.largest_part());
+    assert!(ended.number("end", "used") <= CAP_BYTES, "{} MiB", ended.number("end", "used") / MIB);
+    assert!(ended.kept_ratio() >= 0.85, "{}", ended.kept_ratio());
 }
 
 #[test]

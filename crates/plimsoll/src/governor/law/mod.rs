@@ -36,13 +36,13 @@ pub const SPIKE: Duration = Duration::from_secs(2);
 /// The same while the budget itself is passed.
 pub const URGENT_SPIKE: Duration = Duration::from_millis(300);
 /// Rises of the base are half forgotten after this, in seconds.
-const SPREAD_HALF_LIFE: f64 = 60.0;
+const SPREAD_HALF_LIFE: f64 = 20.0;
 /// The room given to a base that moves, at most: an eighth of the budget.
 const SPREAD_PART: f64 = 8.0;
 /// Time over which passing the budget is averaged, in seconds: stores shrink by twice that mean.
 const EXCESS_TIME: f64 = 60.0;
-/// The inflow is followed up in half a second and down in twenty.
-const INFLOW_UP: f64 = 0.5;
+/// What comes in is averaged over so long, in seconds; what came in while nothing was evicted is forgotten in twenty.
+const INFLOW_TIME: f64 = 2.0;
 const INFLOW_DOWN: f64 = 20.0;
 /// A base that grew in each of two such times is expected to go on.
 const DRIFT_TIME: Duration = Duration::from_secs(1);
@@ -181,7 +181,7 @@ pub fn law(
             // Until the trial's verdict, what was claimed and is not gone is not ordered again.
             let kept = state.trial.map_or(0.0, |trial| trial.not_gone(at, calm, &supply));
             let reaction = state.orders.lag.as_secs_f64() + 0.1;
-            let ahead = state.leaking * reaction + drift * (reaction + state.history.delay().as_secs_f64());
+            let ahead = state.leaking.max(0.0) * reaction + drift * (reaction + state.history.delay().as_secs_f64());
             let most = (fill - 2.0 * state.excess - (calm - kept)).max(0.0);
             (held + ahead - in_flight as f64 - most).max(0.0)
         }
@@ -193,7 +193,7 @@ pub fn law(
     if evict_bytes > 0 {
         state.orders.add(at, evict_bytes, &supply);
         if state.trial.is_none() {
-            state.trial = Some(Trial::begin(at, protected, base.0, &supply, drift, state.inflow));
+            state.trial = Some(Trial::begin(at, protected, base.0, &supply, drift, state.inflow.max(0.0)));
         }
     }
     let room = (fill - state.spread - 2.0 * state.excess - base.1).max(floor);
@@ -222,12 +222,16 @@ impl LawState {
             if seconds > 0.0 {
                 let claimed = supply.claimed_bytes_total.saturating_sub(last.supply.claimed_bytes_total) as f64;
                 let (held, before) = (supply.held_bytes as f64, last.supply.held_bytes as f64);
-                // Up to the bound it may be refilled. Beside a claim, which may be a lie, more than before is not believed.
-                let most = if claimed > 0.0 { 1.5 * self.inflow } else { f64::INFINITY };
-                let beyond = (held - last.hold.max(before - claimed)).max(0.0) / seconds;
-                follow_rate(&mut self.leaking, beyond.min(most), seconds);
+                // What grows beyond the bound, net: stores whose tables come and go are not fed by that. Up to the bound it may be refilled.
+                // Beside a claim, which may be a lie, more than before is not believed.
+                let most = if claimed > 0.0 { 1.5 * self.inflow.max(0.0) } else { f64::INFINITY };
+                let beyond = held - last.hold.max(before - claimed);
+                let beyond = if held.max(before) > last.hold { beyond } else { 0.0 };
+                follow_rate(&mut self.leaking, (beyond / seconds).min(most), seconds, INFLOW_TIME);
                 if claimed == 0.0 {
-                    follow_rate(&mut self.inflow, (held - before).max(0.0) / seconds, seconds);
+                    let rate = (held - before) / seconds;
+                    let time = if rate > self.inflow { INFLOW_TIME } else { INFLOW_DOWN };
+                    follow_rate(&mut self.inflow, rate, seconds, time);
                 }
             }
         }
@@ -284,7 +288,6 @@ impl LawState {
     }
 }
 
-fn follow_rate(mean: &mut f64, rate: f64, seconds: f64) {
-    let weight = seconds / if rate > *mean { INFLOW_UP } else { INFLOW_DOWN };
-    *mean += (rate - *mean) * weight.min(1.0);
+fn follow_rate(mean: &mut f64, rate: f64, seconds: f64, time: f64) {
+    *mean += (rate - *mean) * (seconds / time).min(1.0);
 }
