@@ -2,7 +2,8 @@
 //!
 //! A *trial* begins with an order. When at least 2 % of the budget were claimed and had the time to show in the protected number, the number
 //! must have fallen by 30 % of it, or be explained by what came in and by how fast the base grew before. If it did not, the allocator is
-//! purged once; if it still did not, eviction is stuck.
+//! purged once, and when that had its time as well, one more trial decides, with at most 4 % of the budget: a base that jumped during the first
+//! one hides no effect from the second.
 
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ const EFFECT_PART: f64 = 0.3;
 /// Effects are judged on at least this part of the budget.
 const JUDGED_PART: f64 = 50.0;
 /// Time beside the delay that an effect may take to show.
-const SHOW_TIME: Duration = Duration::from_millis(200);
+pub(super) const SHOW_TIME: Duration = Duration::from_millis(200);
 
 /// Orders that are open.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -80,10 +81,8 @@ pub(super) enum Verdict {
     Open,
     /// The orders helped.
     Helped,
-    /// They did not: purge the allocator once.
-    Purge,
-    /// Not even that helped.
-    Stuck,
+    /// They did not.
+    Fruitless,
 }
 
 /// An effect that is waited for.
@@ -100,16 +99,21 @@ pub(super) struct Trial {
     inflow: f64,
     /// When the effect must show, and what was claimed by then.
     due: Option<(Duration, u64)>,
-    purged: bool,
 }
 
 impl Trial {
     pub(super) fn begin(at: Duration, protected: f64, base: f64, supply: &Supply, drift: f64, inflow: f64) -> Trial {
         let (held, claimed) = (supply.held_bytes as f64, supply.claimed_bytes_total);
-        Trial { began: at, protected, held, base, claimed, drift, inflow, due: None, purged: false }
+        Trial { began: at, protected, held, base, claimed, drift, inflow, due: None }
     }
 
-    fn claimed(&self, supply: &Supply) -> f64 {
+    /// Whether it can still be judged.
+    pub(super) fn is_stale(&self, at: Duration) -> bool {
+        self.due.is_none() && at.saturating_sub(self.began) > 2 * WRITE_OFF
+    }
+
+    /// Claimed since it began.
+    pub(super) fn claimed(&self, supply: &Supply) -> f64 {
         supply.claimed_bytes_total.saturating_sub(self.claimed) as f64
     }
 
@@ -135,10 +139,9 @@ impl Trial {
         budget: f64,
         supply: &Supply,
     ) -> Verdict {
-        let wait = delay + SHOW_TIME;
         let Some((due, claimed_total)) = self.due else {
             if self.claimed(supply) * JUDGED_PART >= budget {
-                self.due = Some((at + wait, supply.claimed_bytes_total));
+                self.due = Some((at + delay + SHOW_TIME, supply.claimed_bytes_total));
             }
             return Verdict::Open;
         };
@@ -152,11 +155,6 @@ impl Trial {
         if effect >= claimed * EFFECT_PART {
             return Verdict::Helped;
         }
-        if self.purged {
-            return Verdict::Stuck;
-        }
-        self.purged = true;
-        self.due = Some((at + wait, claimed_total));
-        Verdict::Purge
+        Verdict::Fruitless
     }
 }

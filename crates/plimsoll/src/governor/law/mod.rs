@@ -9,8 +9,8 @@
 //!   the budget is passed.
 //! - A base that moves is given room: refilling ends below the fill mark by what the base rose, lately, within one reaction.
 //! - If the base alone leaves no room below the mark, nothing is evicted for it: [`Want::stuck`].
-//! - Orders that were carried out and did not show: one purge of the allocator, and if that does not show either, stuck, until the stores
-//!   or the base have moved by a tenth. Until the verdict, what the base rose by is not ordered again.
+//! - Orders that were carried out and did not show: one purge of the allocator, one more trial with at most 4 % of the budget, then
+//!   stuck, until the stores or the base have moved by a tenth. Until the verdict, what the base rose by is not ordered again.
 
 mod delay;
 mod effect;
@@ -25,7 +25,7 @@ pub use delay::{MAX_DELAY, POINTS};
 pub use effect::{ORDERS, WRITE_OFF};
 
 use delay::{History, Point};
-use effect::{Orders, Trial, Verdict};
+use effect::{Orders, SHOW_TIME, Trial, Verdict};
 
 /// Largest part of what is held that one order may take: a quarter.
 pub const MAX_PART: u64 = 4;
@@ -46,6 +46,8 @@ const INFLOW_TIME: f64 = 2.0;
 const INFLOW_DOWN: f64 = 20.0;
 /// A base that grew in each of two such times is expected to go on.
 const DRIFT_TIME: Duration = Duration::from_secs(1);
+/// The most that the last trial before stuck may cost, as a part of the budget: 4 %.
+const CHANCE_PART: u64 = 25;
 /// A change of stores or base by this part ends being stuck.
 const MOVED_PART: f64 = 0.1;
 
@@ -108,6 +110,9 @@ pub struct LawState {
     spread: f64,
     /// The mean by which the budget was passed.
     excess: f64,
+    /// Orders did not help, the allocator was purged: the next trial decides. No orders before the purge can have shown.
+    last_chance: bool,
+    pause_until: Duration,
     /// What was held, and the base, when it became stuck.
     stuck_at: Option<(f64, f64)>,
 }
@@ -158,14 +163,20 @@ pub fn law(
     let verdict =
         state.trial.as_mut().map(|trial| trial.judge(at, protected, state.history.longest(), budget, &supply));
     match verdict {
-        Some(Verdict::Helped) => state.trial = None,
-        Some(Verdict::Purge) => purge = true,
-        Some(Verdict::Stuck) => {
-            state.trial = None;
+        Some(Verdict::Helped) => (state.trial, state.last_chance) = (None, false),
+        Some(Verdict::Fruitless) if state.last_chance => {
+            (state.trial, state.last_chance) = (None, false);
             state.stuck_at = Some((held, base.0));
+        }
+        Some(Verdict::Fruitless) => {
+            purge = true;
+            (state.trial, state.last_chance) = (None, true);
+            state.pause_until = at + state.history.longest() + SHOW_TIME;
         }
         Some(Verdict::Open) | None => {}
     }
+    // Too little was claimed to judge by, and no more comes.
+    state.trial = state.trial.filter(|trial| !trial.is_stale(at));
     let moved = |now: f64, then: f64| (now - then).abs() > MOVED_PART * then;
     state.stuck_at = state.stuck_at.filter(|(then, base_then)| !moved(held, *then) && !moved(base.0, *base_then));
     let urgent = base.0 + held > budget;
@@ -188,7 +199,18 @@ pub fn law(
         _ => 0.0,
     };
     let spare = supply.held_bytes.saturating_sub(supply.floor_bytes).saturating_sub(in_flight);
-    let evict_bytes = (evict as u64).min(supply.held_bytes / MAX_PART).min(spare);
+    if evict == 0.0 && !stuck && state.trial.is_none() && at >= state.pause_until {
+        // The purge helped, or what was too much has gone.
+        state.last_chance = false;
+    }
+    let chance = if state.last_chance {
+        let tried = state.trial.map_or(0.0, |trial| trial.claimed(&supply)) as u64 + in_flight;
+        (budget_bytes / CHANCE_PART).saturating_sub(tried)
+    } else {
+        u64::MAX
+    };
+    let chance = if at < state.pause_until { 0 } else { chance };
+    let evict_bytes = (evict as u64).min(supply.held_bytes / MAX_PART).min(spare).min(chance);
     let evict_bytes = if evict_bytes >= budget_bytes / SMALLEST_PART { evict_bytes } else { 0 };
     if evict_bytes > 0 {
         state.orders.add(at, evict_bytes, &supply);

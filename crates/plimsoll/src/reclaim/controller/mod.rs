@@ -39,6 +39,8 @@ pub const MAX_STORES: usize = 64;
 pub const PURGE_INTERVAL: Duration = Duration::from_secs(10);
 /// How long it is stuck before the next stage, without the jitter.
 pub const STUCK_DWELL: Duration = Duration::from_secs(5);
+/// A bound stays while the store is below it by less than this part.
+const RATCHET_PART: u64 = 50;
 /// How often clamps are set anew while the level is above Normal.
 const CLAMP_INTERVAL: Duration = Duration::from_millis(100);
 
@@ -349,6 +351,7 @@ impl Inside {
             let new = |store: &Arc<Store>| Member {
                 store: Arc::clone(store),
                 asked: None,
+                bound: None,
                 late_since: None,
                 counts: Counts::default(),
             };
@@ -378,6 +381,8 @@ impl Inside {
                 member.counts.took_max = member.counts.took_max.max(answer.took);
                 member.late_since = None;
                 self.looked_at = None;
+                // What it gave is not to be refilled.
+                member.bound = None;
                 // One that was late was given up: its bytes went back to the law.
                 if let (Some((asked, _)), Some(round)) = (member.asked.take(), &mut self.round) {
                     round.answered(asked, &answer, &mut done);
@@ -436,11 +441,15 @@ impl Inside {
         let held: Vec<u64> = self.members.iter().map(|member| member.store.held_bytes()).collect();
         let room = hold.saturating_sub(held.iter().sum());
         let exact = bounds(hold, &held);
-        for (i, member) in self.members.iter().enumerate() {
+        let is_calm = self.is_calm();
+        for (i, member) in self.members.iter_mut().enumerate() {
             // While Normal, each may use all the room: who grows alone is not stopped by his share of it.
-            let bytes = if self.is_calm() && room > 0 { held[i] + room } else { exact[i] };
+            let bytes = if is_calm && room > 0 { held[i] + room } else { exact[i] };
             // Never below what is held: a store that makes room for what is new would evict for the clamp, beside the orders, and unseen.
-            let bytes = bytes.max(held[i]);
+            // Nor does the bound follow a store that is for a moment a fiftieth below it: it would be a ratchet.
+            let rest = member.bound.filter(|bound| held[i] <= *bound && held[i] >= bound - bound / RATCHET_PART);
+            let bytes = bytes.max(rest.unwrap_or(held[i]));
+            member.bound = Some(bytes);
             if let Some(account) = &member.store.account {
                 account.set_clamp(Some(bytes));
             }

@@ -12,6 +12,8 @@ pub(super) struct Member {
     pub(super) store: Arc<Store>,
     /// The ask that it is at: how much, and when it is late.
     pub(super) asked: Option<(u64, Duration)>,
+    /// What it was let hold.
+    pub(super) bound: Option<u64>,
     /// Since when it is late.
     pub(super) late_since: Option<Duration>,
     pub(super) counts: Counts,
