@@ -104,7 +104,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         clock: Arc::new(MonotonicClock),
         name: "governor".into(),
     };
-    let governor = Governor::start_with(setup, controller.supply(), controller.order())?;
+    let mut order = controller.order();
+    let governor = Governor::start_with(setup, controller.supply(), move |decision| {
+        order(decision.level, decision.want.as_ref());
+    })?;
 
     let begun = MonotonicClock.now();
     for tick in 0..seconds * 100 {

@@ -1,6 +1,6 @@
 //! What passes between the governor and the stores that give back: plain values, no I/O, so that neither knows the other.
 //!
-//! All sizes in bytes. An [`Ask`] says how much, how deep to cut and until when; an [`Outcome`] what was done; a [`Profile`] what a store is
+//! All sizes in bytes. A [`Supply`] is what stores hold together, a [`Want`] what the law asks of them. To one store, an [`Ask`] says how much, how deep to cut and until when; an [`Outcome`] what was done; a [`Profile`] what a store is
 //! like. [`DEADLINE`] (1 s) and [`MAX_PART`] (a quarter) are the defaults.
 
 use std::time::Duration;
@@ -126,4 +126,49 @@ impl Default for Profile {
     fn default() -> Profile {
         Profile { cost_ratio: 1.0, floor_bytes: 0, max_part_ratio: MAX_PART, passes: [true; 4] }
     }
+}
+
+/// The stores, taken together, at one moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Supply {
+    /// What they hold now, in bytes.
+    pub held_bytes: u64,
+    /// What they say they have evicted on order since the start, in bytes.
+    pub claimed_bytes_total: u64,
+    /// What was ordered and will not be carried out (late, or nothing left), since the start, in bytes.
+    pub withdrawn_bytes_total: u64,
+    /// What they keep in any case, in bytes.
+    pub floor_bytes: u64,
+}
+
+impl Supply {
+    /// Claimed or withdrawn: not in flight any more.
+    pub(crate) fn done_bytes(&self) -> u64 {
+        self.claimed_bytes_total.saturating_add(self.withdrawn_bytes_total)
+    }
+}
+
+/// What the stores are asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Want {
+    /// Evict so much more than what was ordered before.
+    pub evict_bytes: u64,
+    /// The sum of all orders so far, this one included, in bytes: who missed one sees it here.
+    pub ordered_bytes_total: u64,
+    /// Hold at most so much until the next word.
+    pub hold_bytes: u64,
+    /// Ordered and neither claimed nor withdrawn yet.
+    pub in_flight_bytes: u64,
+    /// What is not the stores', at the least: the base that was reckoned with.
+    pub base_bytes: u64,
+    /// The room kept free for a base that moves, beside what the fill mark leaves.
+    pub spread_bytes: u64,
+    /// How late readings are, as learnt.
+    pub delay: Duration,
+    /// Time from an order to its claim, as measured last.
+    pub lag: Duration,
+    /// Purge the allocator once.
+    pub purge: bool,
+    /// Eviction does not help: the next stage is due.
+    pub stuck: bool,
 }

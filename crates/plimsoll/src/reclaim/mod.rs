@@ -1,6 +1,6 @@
 //! Giving memory back: who holds how much ([`ledger`]), who is asked for how much ([`share`]), and the threads that ask ([`Controller`]).
 //!
-//! The governor decides how much is wanted back ([`Want`](crate::governor::law::Want)) and never runs a store's code; the controller
+//! The governor decides how much is wanted back ([`Want`](crate::event::Want)) and never runs a store's code; the controller
 //! asks stores that implement [`Reclaim`], each on a thread of its own, at most [`MAX_STORES`]. [`adapt`] makes a store of what a service has.
 
 pub mod adapt;

@@ -146,7 +146,7 @@ fn govern(plan: &Plan, store: &Store, account: &plimsoll::reclaim::ledger::Accou
     let (mut order, mut supply) = (controller.order(), controller.supply());
     let (mut was_stuck, mut second) = (false, 0);
     let governor = Governor::start_with(setup, controller.supply(), move |decision| {
-        order(decision);
+        order(decision.level, decision.want.as_ref());
         let Some(want) = decision.want else { return };
         if want.evict_bytes > 0 {
             let held = supply().held_bytes;

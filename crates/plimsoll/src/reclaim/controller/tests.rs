@@ -6,19 +6,16 @@ use std::time::Instant;
 use super::*;
 use crate::event::{Ask, Outcome, Pass, Profile};
 use crate::gauge::{Gauge, Protected, Unread};
-use crate::governor::law::Want;
-use crate::governor::{Governor, Reading, Setup, State, step};
+use crate::governor::{Decision, Governor, Setup};
 use crate::policy::Policy;
 use crate::reclaim::adapt::Closure;
 use crate::reclaim::ledger::Ledger;
 
 const MIB: u64 = 1 << 20;
 
-/// A decision that wants so much, in sum.
-fn wanting(ordered_bytes_total: u64, hold_bytes: u64) -> Decision {
-    let (_, decision) = step(&Policy::observe(), State::default(), &Reading::default());
-    let want = Want { ordered_bytes_total, hold_bytes, evict_bytes: 1, ..Want::default() };
-    Decision { want: Some(want), level: Level::High, ..decision }
+/// What wants so much, in sum.
+fn wanting(ordered_bytes_total: u64, hold_bytes: u64) -> Want {
+    Want { ordered_bytes_total, hold_bytes, evict_bytes: 1, ..Want::default() }
 }
 
 /// A store of plain bytes that takes `nap` for each ask.
@@ -73,13 +70,13 @@ fn an_order_is_shared_and_what_came_of_it_is_in_the_supply() {
     }
     let (mut supply, mut order) = (controller.supply(), controller.order());
     assert_eq!(supply(), Supply { held_bytes: 400 * MIB, ..Supply::default() });
-    order(&wanting(40 * MIB, 360 * MIB));
+    order(Level::High, Some(&wanting(40 * MIB, 360 * MIB)));
     wait_until("claimed", || supply().claimed_bytes_total == 40 * MIB);
     assert_eq!(stores.each_ref().map(|store| store.held_bytes() / MIB), [270, 90]);
     wait_until("held", || supply().held_bytes == 360 * MIB);
     // The same total again is no new order; a higher one is the difference.
-    order(&wanting(40 * MIB, 360 * MIB));
-    order(&wanting(44 * MIB, 356 * MIB));
+    order(Level::High, Some(&wanting(40 * MIB, 360 * MIB)));
+    order(Level::High, Some(&wanting(44 * MIB, 356 * MIB)));
     wait_until("claimed", || supply().claimed_bytes_total == 44 * MIB);
     assert_eq!(controller.figures().withdrawn_bytes_total, 0);
     assert!(controller.stop().is_empty());
@@ -93,10 +90,10 @@ fn deeper_passes_come_only_when_those_before_did_not_give_enough() {
     controller.register("spare", Arc::<Plain>::clone(&spare), None).expect("registered");
     controller.register("deep", Arc::<Plain>::clone(&deep), None).expect("registered");
     let (mut supply, mut order) = (controller.supply(), controller.order());
-    order(&wanting(8 * MIB, 0));
+    order(Level::High, Some(&wanting(8 * MIB, 0)));
     wait_until("claimed", || supply().claimed_bytes_total == 8 * MIB);
     assert_eq!(deep.asks.lock().len(), 0);
-    order(&wanting(208 * MIB, 0));
+    order(Level::High, Some(&wanting(208 * MIB, 0)));
     wait_until("done", || supply().claimed_bytes_total + supply().withdrawn_bytes_total == 208 * MIB);
     // A quarter of 32 from the one, a quarter of 400 from the other, and the rest back to the law.
     assert_eq!(*spare.asks.lock(), [(Pass::Compact, 8 * MIB), (Pass::Compact, 8 * MIB)]);
@@ -114,11 +111,11 @@ fn a_store_that_sleeps_is_named_late_and_delays_neither_others_nor_the_next_orde
     controller.register("other", Arc::<Plain>::clone(&other), None).expect("registered");
     let (mut supply, mut order) = (controller.supply(), controller.order());
     let begun = now();
-    order(&wanting(20 * MIB, 180 * MIB));
+    order(Level::High, Some(&wanting(20 * MIB, 180 * MIB)));
     assert!(begun.elapsed() < Duration::from_millis(50), "ordering does not wait");
     wait_until("given up", || supply().withdrawn_bytes_total == 10 * MIB);
     assert_eq!(supply().claimed_bytes_total, 10 * MIB);
-    order(&wanting(30 * MIB, 180 * MIB));
+    order(Level::High, Some(&wanting(30 * MIB, 180 * MIB)));
     wait_until("the other gives all", || supply().claimed_bytes_total == 20 * MIB);
     assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
     wait_until("it is named", || controller.figures().stores[0].late_for.is_some());
@@ -138,7 +135,7 @@ fn a_store_that_panics_gave_nothing_and_is_asked_again() {
     controller.register("panics", Arc::new(store), None).expect("registered");
     let (mut supply, mut order) = (controller.supply(), controller.order());
     for n in 1..=2 {
-        order(&wanting(n * MIB, 90 * MIB));
+        order(Level::High, Some(&wanting(n * MIB, 90 * MIB)));
         wait_until("given up", || supply().withdrawn_bytes_total == n * MIB);
     }
     wait_until("counted", || controller.figures().stores[0].panics_total == 2);
@@ -153,7 +150,7 @@ fn accounts_are_clamped_to_what_may_be_held_and_freed_at_the_end() {
     controller.register("cache", Arc::new(Plain::new(0)), Some(account.clone())).expect("registered");
     let (mut supply, mut order) = (controller.supply(), controller.order());
     assert_eq!(supply().held_bytes, 100 * MIB, "the account knows");
-    order(&wanting(0, 110 * MIB));
+    order(Level::High, Some(&wanting(0, 110 * MIB)));
     wait_until("clamped", || account.figures().clamp_bytes == Some(110 * MIB));
     assert!(account.try_charge(11 * MIB).is_err());
     drop(controller);
@@ -176,16 +173,16 @@ fn purges_are_rate_limited_and_the_next_stage_is_called_once() {
     };
     let controller = Controller::start(settings).expect("a thread");
     let mut order = controller.order();
-    let decision = wanting(0, 0);
+    let calm = wanting(0, 0);
     let stuck = Want { purge: true, stuck: true, ..Want::default() };
     for _ in 0..20 {
-        order(&Decision { want: Some(stuck), ..decision });
+        order(Level::High, Some(&stuck));
         std::thread::sleep(Duration::from_millis(10));
     }
     wait_until("the stage", || controller.figures().stuck_total == 1);
     assert_eq!((purges.load(Ordering::Relaxed), stages.load(Ordering::Relaxed)), (1, 1));
     assert!(controller.figures().purges_skipped_total >= 1);
-    order(&decision);
+    order(Level::High, Some(&calm));
     wait_until("not stuck", || !controller.figures().is_stuck);
 }
 
@@ -223,7 +220,9 @@ fn governor_and_controller_bring_a_store_below_the_mark_and_keep_it_there() {
         clock: Arc::new(MonotonicClock),
         name: "governor".into(),
     };
-    let governor = Governor::start_with(setup, controller.supply(), controller.order()).expect("started");
+    let mut order = controller.order();
+    let pass_on = move |decision: &Decision| order(decision.level, decision.want.as_ref());
+    let governor = Governor::start_with(setup, controller.supply(), pass_on).expect("started");
     // 305 of 300: twenty have to go to be at 95 %.
     wait_until("below the mark", || store.held_bytes() <= 185 * MIB);
     std::thread::sleep(Duration::from_millis(500));
