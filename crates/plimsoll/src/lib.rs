@@ -11,7 +11,7 @@
 //! | [`gauge`] | readings of processes, trees, cgroups (v1 and v2), PSI, the host, descriptors, and of the allocator |
 //! | [`limit`] | which limit binds, and which file says so |
 //! | [`governor`] | a thread around one pure function: reading in, decision out |
-//! | [`reclaim`] | giving memory back: who holds how much |
+//! | [`reclaim`], [`event`] | stores that give back: who holds what, who is asked for how much, and whether it helped |
 //! | [`queue`] | bounded in items and bytes, drops counted per producer |
 //! | [`watchdog`] | at a threshold the service leaves, exit code 2, with a deadline |
 //! | [`drain`] | leaving in order, for threads and tasks |
@@ -30,6 +30,7 @@
 
 pub mod clock;
 pub mod drain;
+pub mod event;
 pub mod gauge;
 pub mod governor;
 pub mod last_words;
@@ -40,7 +41,7 @@ pub mod queue;
 pub mod reclaim;
 pub mod reserve;
 mod sys;
-#[cfg(feature = "testkit")]
+#[cfg(any(test, feature = "testkit"))]
 pub mod testkit;
 pub mod units;
 pub mod watchdog;

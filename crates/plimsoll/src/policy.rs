@@ -14,6 +14,8 @@ use crate::units::{duration, size};
 pub const ENTER_RATIO: [f64; 3] = [0.75, 0.88, 1.0];
 /// Part of the budget below which they are left: 5 points lower.
 pub const LEAVE_RATIO: [f64; 3] = [0.70, 0.83, 0.95];
+/// Part of the budget up to which stores that give back may fill it, while nothing else moves: Critical's leave mark.
+pub const FILL_RATIO: f64 = 0.95;
 /// How long the charged bytes stay below a leave mark before the level is left.
 pub const DWELL: Duration = Duration::from_secs(5);
 /// The longest sleep between two samples.
@@ -74,6 +76,9 @@ pub struct Policy {
     pub enter_ratio: [f64; 3],
     /// Leave marks of Elevated, High, Critical as parts of the budget. Default [`LEAVE_RATIO`].
     pub leave_ratio: [f64; 3],
+    /// Part of the budget up to which stores that give back ([`reclaim`](crate::reclaim)) may fill it; the level is then what this part
+    /// says, so who sheds load by level sets it below his first mark. Above 0, at most 1. Default [`FILL_RATIO`].
+    pub fill_ratio: f64,
     /// How long the charged bytes stay at or above an enter mark before that level is entered. Default 0: at once.
     pub sustain: [Duration; 3],
     /// How long they stay below a leave mark before that level is left. Default [`DWELL`].
@@ -107,6 +112,7 @@ impl Policy {
             kernel_allowance_bytes: 0,
             enter_ratio: ENTER_RATIO,
             leave_ratio: LEAVE_RATIO,
+            fill_ratio: FILL_RATIO,
             sustain: [Duration::ZERO; 3],
             dwell: DWELL,
             poll_interval: POLL_INTERVAL,
@@ -130,6 +136,11 @@ impl Policy {
     /// The charged bytes below which `level` is left. `None` without a budget, and for Normal.
     pub fn leave_bytes(&self, level: Level) -> Option<u64> {
         Some(part_up(self.budget_bytes?, self.leave_ratio[index(level)?]))
+    }
+
+    /// Up to how many charged bytes stores may fill the budget. `None` without a budget.
+    pub fn fill_bytes(&self) -> Option<u64> {
+        Some(part_up(self.budget_bytes?, self.fill_ratio))
     }
 
     /// Where kernel thresholds are worth arming, in bytes of raw usage, lowest first: while usage is below one that
@@ -181,6 +192,8 @@ impl Policy {
         let rising = self.leave_ratio.windows(2).all(|pair| pair[0] <= pair[1]);
         let allowed = format!("rising numbers above 0, each below its enter mark of {:?}", self.enter_ratio);
         check(below && rising, "leave_ratio", format!("{:?}", self.leave_ratio), allowed);
+        let within = 0.0 < self.fill_ratio && self.fill_ratio <= 1.0;
+        check(within, "fill_ratio", self.fill_ratio.to_string(), "above 0, at most 1".to_owned());
         for wait in self.sustain {
             check(wait <= WAIT_MAX, "sustain", duration(wait).to_string(), format!("at most {}", duration(WAIT_MAX)));
         }
@@ -283,6 +296,7 @@ mod tests {
             kernel_allowance_bytes: 6,
             enter_ratio: [0.9, 0.88, 1.1],
             leave_ratio: [0.95, f64::NAN, 0.9],
+            fill_ratio: f64::NAN,
             sustain: [Duration::MAX, Duration::ZERO, Duration::ZERO],
             dwell: Duration::MAX,
             poll_interval: Duration::from_millis(1),
@@ -297,6 +311,7 @@ mod tests {
             "kernel_allowance_bytes",
             "enter_ratio",
             "leave_ratio",
+            "fill_ratio",
             "sustain",
             "dwell",
             "poll_interval",
@@ -310,7 +325,8 @@ mod tests {
     #[test]
     fn each_rule_has_a_value_that_only_it_refuses() {
         let good = Policy::new(300 * MIB, 100 * MIB);
-        let cases: [(&str, Policy); 9] = [
+        let cases: [(&str, Policy); 10] = [
+            ("fill_ratio", Policy { fill_ratio: 0.0, ..good }),
             ("budget_bytes", Policy { budget_bytes: Some(MIB - 1), ..good }),
             ("reserve_bytes", Policy { reserve_bytes: u64::MAX, ..good }),
             ("kernel_allowance_bytes", Policy { kernel_allowance_bytes: 101 * MIB, ..good }),

@@ -8,6 +8,7 @@
 //! | [`judge`] | what counts as saved, and what as left alone |
 //! | [`embedded`] | incident 2: a service that embeds the watchdog, its unprotected control, and the judgement of both |
 //! | [`evidence`] | what a load wrote about itself: when it crossed the mark, when SIGTERM reached its handler |
+//! | [`packets`] | incident 1: a packet store and its laws |
 //! | [`product`] | where the two binaries are |
 //! | [`words`], [`lines`], [`account`] | the numbered lines of the log tests and the accounting of them |
 //! | [`slow_disk`] | a disk that is slow, stands still or is full, through FUSE |
@@ -28,6 +29,7 @@ pub mod files;
 pub mod judge;
 pub mod launch;
 pub mod lines;
+pub mod packets;
 pub mod product;
 pub mod protected;
 pub mod slow_disk;

@@ -101,7 +101,7 @@ mod tests {
 
     fn decision() -> Decision {
         let confirmed = Some(Ok(Protected { program_bytes: 400 << 20, ..Protected::default() }));
-        let reading = Reading { at: Duration::ZERO, fast_bytes: None, confirmed, guard_bytes: None };
+        let reading = Reading { at: Duration::ZERO, fast_bytes: None, confirmed, ..Reading::default() };
         step(&Policy::new(300 << 20, 64 << 20), State::default(), &reading).1
     }
 

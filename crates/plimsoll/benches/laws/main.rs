@@ -1,10 +1,12 @@
 //! Plimsoll's control law beside those of others, on the plant simulator: a table over delay, lazy eviction, inflow and base.
 //! Needs no time of a real clock: it is the same on every machine.
 //!
-//! `cargo bench -p plimsoll --bench laws --features testkit -- [--seed N] [--cells]`: with `--seed`, the cells' parameters are drawn at
-//! random within the ranges (384 of them); `--cells` prints every cell.
+//! `cargo bench -p plimsoll --bench laws --features testkit -- [--seed N] [--cells] [--plot FILE] [--cost]`: with `--seed`, the cells'
+//! parameters are drawn at random within the ranges (384 of them); `--cells` prints every cell; `--plot` writes one cell's course as SVG;
+//! `--cost` measures what one call of our law takes.
 
 mod ours;
+mod plot;
 mod rivals;
 mod run;
 
@@ -28,6 +30,7 @@ const LAWS: [Entry; 5] = [
 fn main() {
     let mut seed = None;
     let mut all = false;
+    let mut file = None;
     let mut args = std::env::args().skip(1);
     while let Some(arg) = args.next() {
         match arg.as_str() {
@@ -36,10 +39,17 @@ fn main() {
                 seed = Some(value.expect("--seed takes a whole number"));
             }
             "--cells" => all = true,
+            "--cost" => return cost(),
+            "--plot" => file = Some(args.next().expect("--plot takes a file")),
             // What cargo itself passes.
             "--bench" => {}
-            other => panic!("unknown argument {other:?}: expected --seed N or --cells"),
+            other => panic!("unknown argument {other:?}: expected --seed N, --cells or --plot FILE"),
         }
+    }
+    if let Some(file) = file {
+        std::fs::write(&file, plot::svg()).expect("the plot is written");
+        println!("{file}");
+        return;
     }
     let cells = seed.map_or_else(grid, drawn);
     println!(
@@ -62,6 +72,32 @@ fn main() {
     }
     summary(&table);
     lost(&cells, &table);
+}
+
+/// Nanoseconds for one call of our law, with a full memory, the state taken and given back by value: the median of 101 runs.
+#[allow(clippy::disallowed_methods)] // The one thing here that is measured in real time.
+fn cost() {
+    use plimsoll::governor::law::{LawState, Supply, law};
+    const CALLS: u32 = 10_000;
+    for spacing in [Duration::from_millis(1), Duration::from_millis(100)] {
+        let mut nanos: Vec<u128> = (0..101)
+            .map(|_| {
+                let mut state = LawState::default();
+                let begun = std::time::Instant::now();
+                for n in 0..CALLS {
+                    let held_bytes = 600_000_000 + u64::from(n * 7_919 % 100_003);
+                    let supply = Supply { held_bytes, ..Supply::default() };
+                    let (next, want) = law(state, spacing * n, 900_000_000, 950_000_000, 1_000_000_000, supply);
+                    std::hint::black_box(want);
+                    state = next;
+                }
+                begun.elapsed().as_nanos() / u128::from(CALLS)
+            })
+            .collect();
+        nanos.sort_unstable();
+        println!("law, called every {spacing:?}: {} ns", nanos[50]);
+    }
+    println!("its state: {} bytes", size_of::<LawState>());
 }
 
 /// The cells in which another law, staying below the limit, kept more than ours.

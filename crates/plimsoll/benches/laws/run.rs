@@ -54,6 +54,11 @@ pub(crate) struct Outcome {
 
 /// Runs `law` in `cell`.
 pub(crate) fn run(law: &mut dyn Law, cell: &Cell) -> Outcome {
+    run_watched(law, cell, &mut |_, _| {})
+}
+
+/// The same; `watch` is told the time and the use, in points of the limit, after each tick.
+pub(crate) fn run_watched(law: &mut dyn Law, cell: &Cell, watch: &mut dyn FnMut(Duration, f64)) -> Outcome {
     let bytes = |ratio: f64| (ratio * LIMIT as f64) as u64;
     let start = (START - cell.base).max(0.0);
     let mut settings = PlantSettings::new(LIMIT, bytes(cell.base));
@@ -75,6 +80,7 @@ pub(crate) fn run(law: &mut dyn Law, cell: &Cell) -> Outcome {
         }
         plant.run(TICK);
         at += TICK;
+        watch(at, plant.used_bytes() as f64 / LIMIT as f64 * 100.0);
         if at > LASTS / 2 {
             let used = plant.used_bytes() as f64;
             (low, high) = (low.min(used), high.max(used));

@@ -1,6 +1,6 @@
 //! What the governor tells about itself: a status of plain numbers and two rings of decisions of fixed size.
 //!
-//! The rings hold [`CHANGES_KEPT`] and [`STEADY_KEPT`] decisions of about 250 bytes each, 250 KB in sum when full; a flood of
+//! The rings hold [`CHANGES_KEPT`] and [`STEADY_KEPT`] decisions of about 350 bytes each, 350 KB in sum when full; a flood of
 //! steady samples never pushes out a change of level.
 
 use std::time::Duration;
@@ -214,7 +214,7 @@ mod tests {
 
     fn decision(second: u64, change: bool) -> Decision {
         let at = Duration::from_secs(second);
-        let reading = Reading { at, fast_bytes: None, confirmed: None, guard_bytes: None };
+        let reading = Reading { at, fast_bytes: None, confirmed: None, guard_bytes: None, supply: None };
         let (_, decision) = step(&Policy::observe(), State::default(), &reading);
         Decision { previous: if change { Level::High } else { Level::Normal }, ..decision }
     }

@@ -32,7 +32,7 @@ pub use board::{CHANGES_KEPT, Cost, GovernorStatus, STEADY_KEPT, Scheduling, Wak
 pub use growth::{Growth, SAMPLES, SPACING};
 pub use step::{
     BLIND_INTERVAL, CRITICAL_INTERVAL, Cause, Decision, Reading, State, TIME_TO_LIMIT_CONFIDENCE, confirm_is_urgent,
-    confirm_pause, step, wants_confirm,
+    confirm_pause, step, step_and_reclaim, wants_confirm,
 };
 pub use thread::LATE_TICK;
 pub use waits::{WAKE_FIRES_MAX, WAKES_MAX};
@@ -41,6 +41,10 @@ use crate::clock::Clock;
 use crate::gauge::{Gauge, Wake};
 use crate::policy::{Policy, PolicyErrors};
 use board::Board;
+use law::Supply;
+
+/// What says what the stores hold.
+type SupplyFn = Box<dyn FnMut() -> Supply + Send>;
 
 /// What a governor is started with.
 pub struct Setup {
@@ -114,10 +118,34 @@ impl Governor {
     /// `on_decision` is called for every sample whose level is not Normal, for every change of level or sight, and otherwise
     /// at least once per poll interval; while Critical that is every 10 ms.
     ///
+    /// Stores that give back are wired in with [`Governor::start_with`].
+    ///
     /// # Errors
     /// `InvalidInput` for a policy that is not valid ([`PolicyErrors`] inside) or too many wakes; what the system says when
     /// it gives no eventfd or thread.
     pub fn start(setup: Setup, on_decision: impl FnMut(&Decision) + Send + 'static) -> io::Result<Governor> {
+        Governor::start_inside(setup, None, on_decision)
+    }
+
+    /// As [`Governor::start`], with stores that give back: `supply` says what they hold, `on_decision` gets what they are asked for in
+    /// [`Decision::want`] and passes it on ([`reclaim::Controller`](crate::reclaim::Controller) does both). `on_decision` is called for each
+    /// sample that asks for something, beside those of `start`. `supply` runs on this thread, on each confirmed reading: it must take no lock.
+    ///
+    /// # Errors
+    /// As [`Governor::start`].
+    pub fn start_with(
+        setup: Setup,
+        supply: impl FnMut() -> Supply + Send + 'static,
+        on_decision: impl FnMut(&Decision) + Send + 'static,
+    ) -> io::Result<Governor> {
+        Governor::start_inside(setup, Some(Box::new(supply)), on_decision)
+    }
+
+    fn start_inside(
+        setup: Setup,
+        supply: Option<SupplyFn>,
+        on_decision: impl FnMut(&Decision) + Send + 'static,
+    ) -> io::Result<Governor> {
         let Setup { policy, gauge, wakes, clock, name } = setup;
         policy.validate().map_err(|errors| io::Error::new(io::ErrorKind::InvalidInput, errors))?;
         if wakes.len() > WAKES_MAX {
@@ -132,7 +160,8 @@ impl Governor {
             policy_version: AtomicU64::new(0),
             board: Mutex::new(Board::new()),
         });
-        let inside = thread::Inside::new(Arc::clone(&shared), policy, gauge, wakes, Arc::clone(&clock), on_decision);
+        let started = thread::Started { policy, gauge, wakes, clock: Arc::clone(&clock), supply };
+        let inside = thread::Inside::new(Arc::clone(&shared), started, on_decision);
         let thread = std::thread::Builder::new().name(name).spawn(move || inside.run())?;
         Ok(Governor { shared, clock, thread: Some(thread) })
     }

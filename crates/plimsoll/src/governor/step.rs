@@ -11,6 +11,7 @@
 use std::time::Duration;
 
 use super::growth::{Growth, Track};
+use super::law::{LawState, Supply, Want, law};
 use crate::gauge::{Protected, Unread};
 use crate::level::Level;
 use crate::policy::{BlindPolicy, Policy, index};
@@ -39,7 +40,7 @@ pub const TIME_TO_LIMIT_CONFIDENCE: f64 = 0.5;
 const TIME_TO_LIMIT_MAX: f64 = 3.2e8;
 
 /// What one sample saw.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Reading {
     /// When, on the governor's clock.
     pub at: Duration,
@@ -49,6 +50,8 @@ pub struct Reading {
     pub confirmed: Option<Result<Protected, Unread>>,
     /// Raw usage at which a kernel event will wake us; `None` when none is armed above the present usage.
     pub guard_bytes: Option<u64>,
+    /// What stores hold that can give back, and what became of their orders; `None` when there are none.
+    pub supply: Option<Supply>,
 }
 
 /// Why a decision is what it is.
@@ -119,12 +122,20 @@ pub struct Decision {
     pub unread: Option<Unread>,
     /// Why the decision is what it is.
     pub cause: Cause,
+    /// What stores are asked for. Only where the reading is confirmed and carries a supply, and there is a budget; the last one holds until
+    /// the next.
+    pub want: Option<Want>,
 }
 
 impl Decision {
     /// Whether level or sight changed: such decisions are all kept, steady ones only for a while.
     pub fn is_change(&self) -> bool {
         self.level != self.previous || matches!(self.cause, Cause::WentBlind | Cause::Sighted)
+    }
+
+    /// Whether stores are asked for something.
+    pub fn is_order(&self) -> bool {
+        self.want.is_some_and(|want| want.evict_bytes > 0 || want.purge)
     }
 }
 
@@ -229,7 +240,7 @@ pub fn confirm_pause(policy: &Policy, cost: Duration, urgent: bool) -> Duration 
 ///     at: Duration::from_secs(1),
 ///     fast_bytes: Some(program_bytes),
 ///     confirmed: Some(Ok(Protected { program_bytes, ..Protected::default() })),
-///     guard_bytes: None,
+///     ..Reading::default()
 /// };
 /// let (_state, decision) = step(&policy, State::default(), &reading);
 /// assert_eq!(decision.level, Level::Critical);
@@ -281,8 +292,47 @@ pub fn step(policy: &Policy, mut state: State, reading: &Reading) -> (State, Dec
         blind: state.blind_since.is_some(),
         unread: reading.confirmed.and_then(Result::err),
         cause,
+        want: None,
     };
     (state, decision)
+}
+
+/// The whole decision: [`step`], and the [reclaim law](super::law) where the reading carries a supply. Pure as they are; the two states are
+/// apart because the law's is the larger by far and most services have no stores.
+///
+/// # Examples
+/// ```
+/// use std::time::Duration;
+/// use plimsoll::{gauge::Protected, governor::{law::{LawState, Supply}, step_and_reclaim, Reading, State}, policy::Policy};
+///
+/// let policy = Policy::new(300 << 20, 100 << 20);
+/// let protected = Protected { program_bytes: 200 << 20, ..Protected::default() };
+/// let reading = Reading {
+///     confirmed: Some(Ok(protected)),
+///     supply: Some(Supply { held_bytes: 150 << 20, ..Supply::default() }),
+///     ..Reading::default()
+/// };
+/// let (_, _, decision) = step_and_reclaim(&policy, State::default(), LawState::default(), &reading);
+/// let want = decision.want.expect("there is a store");
+/// assert_eq!((want.evict_bytes, want.hold_bytes), (0, 235 << 20), "50 MiB are not the store's, the mark is at 285 MiB");
+/// ```
+pub fn step_and_reclaim(
+    policy: &Policy,
+    state: State,
+    law_state: LawState,
+    reading: &Reading,
+) -> (State, LawState, Decision) {
+    let (state, mut decision) = step(policy, state, reading);
+    let (Some(Ok(protected)), Some(supply)) = (&reading.confirmed, reading.supply) else {
+        return (state, law_state, decision);
+    };
+    let (Some(budget), Some(fill)) = (policy.budget_bytes, policy.fill_bytes()) else {
+        return (state, law_state, decision);
+    };
+    let charged = policy.charged_bytes(protected.program_bytes, protected.kernel_bytes);
+    let (law_state, want) = law(law_state, reading.at, charged, fill, budget, supply);
+    decision.want = Some(want);
+    (state, law_state, decision)
 }
 
 impl State {

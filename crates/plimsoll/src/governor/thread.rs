@@ -9,8 +9,11 @@ use std::time::Duration;
 use rustix::fd::AsFd as _;
 
 use super::board::{GovernorStatus, Scheduling};
+use super::law::LawState;
 use super::waits::Waits;
-use super::{Decision, Reading, Shared, State, confirm_is_urgent, confirm_pause, step, wants_confirm};
+use super::{
+    Decision, Reading, Shared, State, SupplyFn, confirm_is_urgent, confirm_pause, step_and_reclaim, wants_confirm,
+};
 use crate::clock::{self, Clock};
 use crate::gauge::{Gauge, Unread, Wake};
 use crate::policy::{MIN_INTERVAL_FLOOR, Policy};
@@ -21,16 +24,27 @@ pub const LATE_TICK: Duration = Duration::from_millis(5);
 /// Decisions that wait while somebody reads the board.
 const PENDING_MAX: usize = 64;
 
+/// What a governor's thread is given.
+pub(super) struct Started {
+    pub(super) policy: Policy,
+    pub(super) gauge: Box<dyn Gauge>,
+    pub(super) wakes: Vec<Wake>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) supply: Option<SupplyFn>,
+}
+
 /// What lives on the governor's thread.
 pub(super) struct Inside<F> {
     shared: Arc<Shared>,
     clock: Arc<dyn Clock>,
     gauge: Box<dyn Gauge>,
+    supply: Option<SupplyFn>,
     waits: Waits,
     on_decision: F,
     policy: Policy,
     policy_version: u64,
     state: State,
+    law: LawState,
     status: GovernorStatus,
     /// When the last confirmed reading was taken, and what it cost: a dear one is not repeated at once.
     last_confirm: Option<(Duration, Duration)>,
@@ -42,21 +56,20 @@ pub(super) struct Inside<F> {
 impl<F: FnMut(&Decision)> Inside<F> {
     pub(super) fn new(
         shared: Arc<Shared>,
-        policy: Policy,
-        gauge: Box<dyn Gauge>,
-        wakes: Vec<Wake>,
-        clock: Arc<dyn Clock>,
+        Started { policy, gauge, wakes, clock, supply }: Started,
         on_decision: F,
     ) -> Inside<F> {
         Inside {
             shared,
             clock,
             gauge,
+            supply,
             waits: Waits::new(wakes),
             on_decision,
             policy,
             policy_version: 0,
             state: State::default(),
+            law: LawState::default(),
             status: GovernorStatus::default(),
             last_confirm: None,
             told: None,
@@ -69,8 +82,8 @@ impl<F: FnMut(&Decision)> Inside<F> {
         while !self.shared.stop.load(Ordering::Acquire) {
             self.take_policy();
             let (reading, postponed) = self.read();
-            let (state, decision) = step(&self.policy, self.state, &reading);
-            self.state = state;
+            let (state, law, decision) = step_and_reclaim(&self.policy, self.state, self.law, &reading);
+            (self.state, self.law) = (state, law);
             self.tell(&decision);
             self.note(&decision, &reading);
             // A reading that had to wait is taken when it may be; meanwhile the fast number is not let out of sight.
@@ -105,7 +118,7 @@ impl<F: FnMut(&Decision)> Inside<F> {
         self.status.samples_total += 1;
         let fast_bytes = fast.ok();
         let guard_bytes = fast_bytes.and_then(|bytes| self.waits.guard_above(bytes, at));
-        let mut reading = Reading { at, fast_bytes, confirmed: None, guard_bytes };
+        let mut reading = Reading { at, fast_bytes, confirmed: None, guard_bytes, supply: None };
         if !wants_confirm(&self.policy, &self.state, at, fast_bytes, guard_bytes) {
             return (reading, None);
         }
@@ -123,6 +136,9 @@ impl<F: FnMut(&Decision)> Inside<F> {
         self.status.confirm_cost.add(cost);
         self.status.confirms_total += 1;
         self.last_confirm = Some((at, cost));
+        let panics = &mut self.status.gauge_panics_total;
+        let ask = |supply: &mut SupplyFn| read_or_unread(|| Ok(supply()), panics).ok();
+        reading.supply = self.supply.as_mut().and_then(ask);
         (reading, None)
     }
 
@@ -130,7 +146,7 @@ impl<F: FnMut(&Decision)> Inside<F> {
     fn tell(&mut self, decision: &Decision) {
         let next = decision.at + decision.sleep;
         let due = self.told.is_none_or(|told| next > told + self.policy.poll_interval);
-        if !(due || decision.is_change() || decision.level != crate::level::Level::Normal) {
+        if !(due || decision.is_change() || decision.is_order() || decision.level != crate::level::Level::Normal) {
             return;
         }
         self.told = Some(decision.at);

@@ -35,6 +35,7 @@ fn decide(mib: &[u64]) -> Vec<Decision> {
             fast_bytes: Some(bytes),
             confirmed: Some(Ok(protected(bytes))),
             guard_bytes: None,
+            supply: None,
         };
         let (next, decision) = step(&policy, state, &reading);
         state = next;

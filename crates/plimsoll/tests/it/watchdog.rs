@@ -270,7 +270,8 @@ fn the_last_words_alone_allocate_nothing_and_take_microseconds() {
     let charges: Vec<_> = (0..256).map(|n| ledger.account(&format!("a{n}")).unwrap().charge(n + 1)).collect();
     let mut words = LastWords::new().ledger(&ledger);
     let protected = plimsoll::gauge::Protected { program_bytes: 400 * MIB, ..Default::default() };
-    let reading = Reading { at: LONG, fast_bytes: None, confirmed: Some(Ok(protected)), guard_bytes: None };
+    let reading =
+        Reading { at: LONG, fast_bytes: None, confirmed: Some(Ok(protected)), guard_bytes: None, supply: None };
     let (_, decision) = step(&plimsoll::policy::Policy::new(300 * MIB, 0), State::default(), &reading);
     let (before, began) = (allocations(), MonotonicClock.now());
     const ROUNDS: u32 = 100;

@@ -28,12 +28,12 @@ fn protected(program_bytes: u64) -> Protected {
 
 /// A sample that confirmed, or tried to.
 fn confirmed(at: Duration, program: Result<u64, Unread>) -> Reading {
-    Reading { at, fast_bytes: program.ok(), confirmed: Some(program.map(protected)), guard_bytes: None }
+    Reading { at, fast_bytes: program.ok(), confirmed: Some(program.map(protected)), guard_bytes: None, supply: None }
 }
 
 /// A sample of the upper bound alone.
 fn fast_only(at: Duration, fast_bytes: u64) -> Reading {
-    Reading { at, fast_bytes: Some(fast_bytes), confirmed: None, guard_bytes: None }
+    Reading { at, fast_bytes: Some(fast_bytes), confirmed: None, guard_bytes: None, supply: None }
 }
 
 /// The state after one confirmed reading.

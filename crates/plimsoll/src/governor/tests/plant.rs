@@ -51,7 +51,7 @@ fn run(policy: &Policy, plant: &Plant, begin: Duration, end: Duration) -> Run {
         let fast = plant.raw(at);
         now += FAST_COST;
         let guard_bytes = plant.guards.iter().copied().filter(|guard| *guard > fast).min();
-        let mut reading = Reading { at, fast_bytes: Some(fast), confirmed: None, guard_bytes };
+        let mut reading = Reading { at, fast_bytes: Some(fast), confirmed: None, guard_bytes, supply: None };
         let mut postponed = None;
         if wants_confirm(policy, &state, at, Some(fast), guard_bytes) {
             let urgent = confirm_is_urgent(policy, &state, Some(fast));

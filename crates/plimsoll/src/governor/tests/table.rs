@@ -285,7 +285,7 @@ proptest! {
         for (micros, fast_bytes, tried, guard_bytes) in samples {
             at += Duration::from_micros(micros);
             let confirmed = tried.map(|read| read.map(protected).ok_or(GONE));
-            let reading = Reading { at, fast_bytes, confirmed, guard_bytes };
+            let reading = Reading { at, fast_bytes, confirmed, guard_bytes, supply: None };
             let was_blind = state.blind_since().is_some();
             wants_confirm(&policy, &state, at, fast_bytes, guard_bytes);
             let (next, decision) = step(&policy, state, &reading);
