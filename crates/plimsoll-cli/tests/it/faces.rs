@@ -1,7 +1,7 @@
 //! `status`, `top --once` and `stop` against real supervisors: running, hung, dead, ended, none.
 
 use std::fs::File;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -15,6 +15,7 @@ struct Stage {
     dir: tempfile::TempDir,
     runs: Vec<Child>,
     programs: Vec<u64>,
+    groups: Vec<PathBuf>,
 }
 
 fn plimsoll(dir: &Path, words: &[&str]) -> Output {
@@ -28,7 +29,7 @@ fn printed(output: &Output) -> String {
 
 impl Stage {
     fn new() -> Stage {
-        Stage { dir: tempfile::tempdir().unwrap(), runs: Vec::new(), programs: Vec::new() }
+        Stage { dir: tempfile::tempdir().unwrap(), runs: Vec::new(), programs: Vec::new(), groups: Vec::new() }
     }
 
     /// Starts `program` under the name and waits until it runs.
@@ -46,6 +47,7 @@ impl Stage {
         self.runs.push(run);
         let status = self.until(name, |status| status["state"] == "running" && status["child"]["pid"].is_u64());
         self.programs.push(status["child"]["pid"].as_u64().unwrap());
+        self.groups.extend(status["group"]["path"].as_str().map(PathBuf::from));
         pid
     }
 
@@ -88,6 +90,13 @@ impl Drop for Stage {
                 std::fs::read_link(format!("/proc/{pid}/fd/1")).is_ok_and(|target| target.starts_with(self.dir.path()));
             if let Some(pid) = i32::try_from(*pid).ok().and_then(Pid::from_raw).filter(|_| is_ours) {
                 rustix::process::kill_process(pid, Signal::KILL).ok();
+            }
+        }
+        // Its group is empty once the kernel has taken the program down.
+        for group in &self.groups {
+            let begin = Instant::now();
+            while group.exists() && std::fs::remove_dir(group).is_err() && begin.elapsed() < PATIENCE {
+                std::thread::sleep(Duration::from_millis(10));
             }
         }
     }
