@@ -47,7 +47,10 @@ impl Stage {
         self.runs.push(run);
         let status = self.until(name, |status| status["state"] == "running" && status["child"]["pid"].is_u64());
         self.programs.push(status["child"]["pid"].as_u64().unwrap());
-        self.groups.extend(status["group"]["path"].as_str().map(PathBuf::from));
+        let state = std::fs::read(self.dir.path().join(name).join("state.json")).unwrap();
+        let state: Value = serde_json::from_slice(&state).unwrap();
+        let groups = state["groups"].as_array().into_iter().flatten();
+        self.groups.extend(groups.filter_map(|group| group["dir"].as_str().map(PathBuf::from)));
         pid
     }
 
@@ -92,7 +95,7 @@ impl Drop for Stage {
                 rustix::process::kill_process(pid, Signal::KILL).ok();
             }
         }
-        // Its group is empty once the kernel has taken the program down.
+        // Its groups are empty once the kernel has taken the program down.
         for group in &self.groups {
             let begin = Instant::now();
             while group.exists() && std::fs::remove_dir(group).is_err() && begin.elapsed() < PATIENCE {
