@@ -66,6 +66,9 @@ struct Follow {
     last_unix_ns: [u64; 3],
 }
 
+/// How often [`Reader::pending`] reads on before it takes what a writer that never rests has not finished as it is.
+const PENDING_TRIES: usize = 64;
+
 /// Where a scan of spool and ring ended.
 enum Scanned {
     /// There is no more.
@@ -189,19 +192,39 @@ impl Reader {
 
     /// Hands out what is known but not final, after a `read` or `tail` that reached the end: each stream's gap that is still growing,
     /// then its unfinished line (as `unterminated`). They have no place of their own in the order: their position is where reading
-    /// ended, and a later call hands them out again once they are complete. For output that ends, not for following.
+    /// ended, and a later call hands them out again once they are complete. What became complete since that `read` is handed out
+    /// first, so that nothing is told twice or missing while a writer goes on. For output that ends, not for following.
     ///
     /// # Errors
-    /// [`StoreError::Io`] if `ring.path` or the ring cannot be read.
+    /// As [`Reader::read`].
     pub fn pending(
         &mut self,
         query: &Query,
         sink: &mut dyn FnMut(Entry<'_>) -> ControlFlow<()>,
     ) -> Result<(), StoreError> {
-        self.live.refresh()?;
+        let mut notes = [None; Stream::ALL.len()];
+        for _ in 0..PENDING_TRIES {
+            self.live.refresh()?;
+            let Some(position) = self.follow.as_ref().map(|follow| follow.position) else { return Ok(()) };
+            notes =
+                Stream::ALL.map(|stream| self.live.ring().and_then(|ring| pending_gap(&|word| ring.get(word), stream)));
+            // The writer commits a gap's frame before it says that the gap is written: with the end where it was, none was.
+            if self.live.ring().is_none() || self.live.horizon() <= position {
+                break;
+            }
+            let mut enough = false;
+            let mut on = |entry: Entry<'_>| {
+                let flow = sink(entry);
+                enough = flow.is_break();
+                flow
+            };
+            self.read(query, Some(Cursor(position)), &mut on)?;
+            if enough {
+                return Ok(());
+            }
+        }
         let Some(follow) = self.follow.as_ref() else { return Ok(()) };
-        for stream in Stream::ALL {
-            let gap = self.live.ring().and_then(|ring| pending_gap(&|word| ring.get(word), stream));
+        for (stream, gap) in Stream::ALL.into_iter().zip(notes) {
             let (found, at_unix_ns) = match (gap, follow.splitter.unfinished(stream)) {
                 (Some(note), _) => (follow.splitter.gap_found(stream, note), note.to_unix_ns),
                 (None, Some(text)) => {

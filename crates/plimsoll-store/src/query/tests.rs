@@ -61,6 +61,10 @@ fn tail(dir: &Path, query: &Query, n: usize) -> Vec<String> {
 fn pending(dir: &Path) -> Vec<String> {
     let mut reader = Reader::open(dir).unwrap();
     read_from(&mut reader, &Query::default(), None);
+    pending_of(&mut reader)
+}
+
+fn pending_of(reader: &mut Reader) -> Vec<String> {
     let mut all = Vec::new();
     let sink = &mut |entry: Entry<'_>| {
         all.push(words(&entry));
@@ -260,6 +264,11 @@ fn what_is_not_final_is_pending() {
     print(&mut intake, Stream::Stderr, "done\npassword: ", 8);
     assert_eq!(pending(&place.path()), ["8 err password: |"]);
     assert_eq!(read(&place.path(), &Query::default()), ["8 err done"]);
+    // What became complete between a read and the question comes first, and is not pending too.
+    let mut reader = Reader::open(&place.path()).unwrap();
+    assert_eq!(read_from(&mut reader, &Query::default(), None).0, ["8 err done"]);
+    print(&mut intake, Stream::Stderr, "secret\nmore", 9);
+    assert_eq!(pending_of(&mut reader), ["9 err password: secret", "9 err more|"]);
     intake.heartbeat(u64::try_from(clock::monotonic().as_nanos()).unwrap());
     let age = Reader::open(&place.path()).unwrap().heartbeat_age().unwrap().unwrap();
     assert!(age < Duration::from_secs(60), "{age:?}");
