@@ -208,31 +208,3 @@ fn mimalloc_tells_what_is_committed_and_says_what_it_does_not_know() {
     tell_cost(mimalloc, 200);
     drop(blocks);
 }
-
-/// `cargo test --release … -- --ignored --nocapture what_counting_costs`
-#[test]
-#[ignore = "measures, asserts nothing"]
-fn what_counting_costs() {
-    use crate::clock::{Clock as _, MonotonicClock};
-    static COUNTED: Counted<System> = Counted::new(System);
-    const PAIRS: u32 = 20_000_000;
-    for threads in [1, 8] {
-        let began = MonotonicClock.now();
-        std::thread::scope(|scope| {
-            for _ in 0..threads {
-                scope.spawn(|| {
-                    for _ in 0..PAIRS {
-                        COUNTED.add(std::hint::black_box(64));
-                        COUNTED.sub(std::hint::black_box(64));
-                    }
-                });
-            }
-        });
-        println!("{threads} threads: {:?} a pair and thread", (MonotonicClock.now() - began) / PAIRS);
-    }
-    let began = MonotonicClock.now();
-    for _ in 0..PAIRS / 100 {
-        std::hint::black_box(COUNTED.live_bytes());
-    }
-    println!("a reading: {:?}", (MonotonicClock.now() - began) / (PAIRS / 100));
-}
