@@ -188,12 +188,15 @@ fn placed_flood() -> Result<Service, String> {
     Ok(service)
 }
 
-/// Attaches to every thread of the supervisor and waits until it is attached.
+/// Attaches to every thread of the supervisor and waits until it is attached, or the supervisor is dead already: a call that it makes
+/// all the time kills it as soon as the first thread is traced.
 fn attach(service: &Service, arguments: &[&str]) -> Result<Child, String> {
     let pid = service.pid();
     let child = strace(&[&["-f", "-q", "-p", &pid.to_string()][..], arguments].concat())?;
     let traced = || {
-        let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).ok()?;
+        let home = PathBuf::from(format!("/proc/{pid}"));
+        let dead = files::text(&home.join("status")).map_or(true, |text| text.contains("State:\tZ"));
+        let Some(tasks) = std::fs::read_dir(home.join("task")).ok().filter(|_| !dead) else { return Some(()) };
         let traced = |task: &std::fs::DirEntry| {
             files::text(&task.path().join("status")).ok().and_then(|text| files::field(&text, "TracerPid"))
                 == Some(child.id().into())
