@@ -1,0 +1,10 @@
+//! What leaks: heap snapshots and profiles of any runtime, parsed, compared, and judged over time. Bytes in, values and warnings out.
+//!
+//! Input is untrusted: a reader never panics, its memory is bounded by the file, and what it skipped it says. No I/O beyond the
+//! reader it is given, no threads, no unsafe code.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`digest`] | the few KB that are kept of a snapshot: classes, owners, stacks or mappings with bytes, count and variance |
+
+pub mod digest;
