@@ -6,5 +6,11 @@
 //! | module | what |
 //! |---|---|
 //! | [`digest`] | the few KB that are kept of a snapshot: classes, owners, stacks or mappings with bytes, count and variance |
+//! | [`series`] | one figure over time |
+//! | [`trend`] | how it moves: slope with interval, significance, shape |
+//! | [`verdict`] | does it leak: a word, reasons, rate, time to limit; leak or retention |
 
 pub mod digest;
+pub mod series;
+pub mod trend;
+pub mod verdict;
