@@ -1,5 +1,6 @@
 //! The table: precision, recall and false alarms of the verdict and of each rival on the same corpora.
 
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 
 use plimsoll_heap::series::Series;
@@ -24,11 +25,14 @@ struct Score {
     to_find: usize,
     window_alarms: usize,
     windows: usize,
+    /// Windows without and with an alarm.
+    by_class: BTreeMap<Class, [usize; 2]>,
 }
 
 impl Score {
-    fn add(&mut self, one: &Labelled, leaks: impl Fn(&Series) -> bool) {
-        let says = leaks(&one.series);
+    /// `leaks` is asked about the figure, and told what is live of it where that was watched, too.
+    fn add(&mut self, one: &Labelled, leaks: impl Fn(&Series, Option<&Series>) -> bool) {
+        let says = leaks(&one.series, one.live.as_ref());
         if one.class.leaks() {
             let linear = one.class == Class::LinearLeak;
             self.true_alarms += usize::from(says);
@@ -41,7 +45,9 @@ impl Score {
             self.false_alarms += usize::from(says);
             for window in windows::days(&one.series) {
                 self.windows += 1;
-                self.window_alarms += usize::from(leaks(&window));
+                let alarm = leaks(&window, one.live.as_ref());
+                self.window_alarms += usize::from(alarm);
+                self.by_class.entry(one.class).or_default()[usize::from(alarm)] += 1;
             }
         }
     }
@@ -84,15 +90,24 @@ fn long(one: &Labelled) -> bool {
     one.series.points().last().is_some_and(|last| last.unix_seconds - one.leak_from >= DAY)
 }
 
-fn says_leak(one: &Series) -> bool {
-    judge(one, &Setup::default()).state == State::Leaking
+fn says_leak(rss: &Series, live: Option<&Series>) -> bool {
+    state(rss, live) == State::Leaking
+}
+
+/// The word, with what is live where that is known.
+fn state(rss: &Series, live: Option<&Series>) -> State {
+    let verdict = judge(rss, &Setup::default());
+    match live {
+        Some(live) => verdict::split(verdict, rss, live, &Setup::default()).rss.state,
+        None => verdict.state,
+    }
 }
 
 /// Judges the corpora of some seeds.
 pub(crate) fn corpora(seed: u64, seeds: u64, explain: bool) -> ExitCode {
     let mut own = Score::default();
     let mut others = vec![Score::default(); rivals::RULES.len()];
-    let mut classes = std::collections::BTreeMap::<Class, [usize; 5]>::new();
+    let mut classes = BTreeMap::<Class, [usize; 5]>::new();
     let mut short = (0, 0);
     let mut retained = (0, 0);
     let mut latency = Vec::new();
@@ -101,9 +116,10 @@ pub(crate) fn corpora(seed: u64, seeds: u64, explain: bool) -> ExitCode {
             let verdict = judge(&one.series, &Setup::default());
             own.add(&one, says_leak);
             for (score, (_, rule)) in others.iter_mut().zip(rivals::RULES) {
-                score.add(&one, rule);
+                score.add(&one, |rss, _| rule(rss));
             }
-            classes.entry(one.class).or_default()[verdict.state as usize] += 1;
+            let said = state(&one.series, one.live.as_ref());
+            classes.entry(one.class).or_default()[said as usize] += 1;
             if one.class.leaks() && one.rate_per_day >= RATE_MIN {
                 if long(&one) {
                     latency.extend(hours_to_verdict(&one));
@@ -150,7 +166,12 @@ pub(crate) fn corpora(seed: u64, seeds: u64, explain: bool) -> ExitCode {
     );
     for (class, counts) in &classes {
         let [insufficient, stable, plateau, growing, leaking] = counts;
-        println!("{:<18} {insufficient:>12} {stable:>8} {plateau:>8} {growing:>8} {leaking:>8}", format!("{class:?}"));
+        let windows =
+            own.by_class.get(class).map_or(String::new(), |[none, some]| format!("{some} of {}", none + some));
+        println!(
+            "{:<18} {insufficient:>12} {stable:>8} {plateau:>8} {growing:>8} {leaking:>8} {windows:>16}",
+            format!("{class:?}")
+        );
     }
     latency.sort_by(f64::total_cmp);
     let at = |q: f64| latency.get((q * latency.len() as f64) as usize).copied().unwrap_or(f64::NAN);
@@ -179,7 +200,7 @@ fn hours_to_verdict(one: &Labelled) -> Option<f64> {
     let mut at = first.max(one.leak_from) + 2.0 * HOUR;
     // After three days it is found, or it is missed.
     while at <= last.min(one.leak_from + 3.0 * DAY) {
-        let now = says_leak(&one.series.between(first, at));
+        let now = says_leak(&one.series.between(first, at), None);
         if now && before {
             return Some((at - one.leak_from) / HOUR);
         }

@@ -54,6 +54,20 @@ pub(crate) fn of_file(path: &str) -> ExitCode {
     for (name, rule) in RULES {
         row(name, &windows, &rule);
     }
+    for leak in [0.0, 0.2] {
+        println!("\nwhy, with +{:.0} %:", leak * 100.0);
+        let mut why = BTreeMap::<String, usize>::new();
+        for window in &windows {
+            let verdict = judge(&with_leak(window, leak), &Setup::default());
+            let reason: String = verdict.reasons[0].chars().filter(|c| !c.is_ascii_digit()).collect();
+            let reason: Vec<&str> =
+                reason.split_whitespace().filter(|word| !["%", "h", ".", "days", "B"].contains(word)).collect();
+            *why.entry(format!("{:<10} {}", verdict.state, reason.join(" "))).or_default() += 1;
+        }
+        let mut why: Vec<_> = why.into_iter().map(|(reason, n)| (n, reason)).collect();
+        why.sort_unstable_by(|a, b| b.cmp(a));
+        why.iter().take(12).for_each(|(n, reason)| println!("{n:>6} {reason}"));
+    }
     ExitCode::SUCCESS
 }
 

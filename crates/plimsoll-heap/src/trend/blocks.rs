@@ -14,6 +14,8 @@ const RESTART_FALL: f64 = 6.0;
 const RESTART_RATIO: f64 = 0.2;
 /// … and comes after at least this long: a collector does not wait so long.
 const RESTART_EVERY_SECONDS: f64 = 8.0 * 3_600.0;
+/// Samples on both sides of a restart that it is told by.
+const RESTART_AROUND: usize = 5;
 /// Falls that make a sawtooth.
 const TEETH_MIN: usize = 3;
 /// With several lives, the warm-up of each is at most this long and at most this part of it.
@@ -142,7 +144,14 @@ fn teeth_of(points: &[Point]) -> Vec<usize> {
 /// Where the process was restarted without a mark: indices of the first sample of each later life.
 fn restarts(points: &[Point]) -> Vec<usize> {
     let (changes, usual) = changes(points);
-    let is_restart = |at: &usize| -changes[*at] > (RESTART_FALL * usual).max(RESTART_RATIO * points[*at].value);
+    let around = |from: usize, until: usize| median(points[from..until].iter().map(|p| p.value).collect());
+    let is_restart = |at: &usize| {
+        let sudden = -changes[*at] > (RESTART_FALL * usual).max(RESTART_RATIO * points[*at].value);
+        // It stays down, and was up before.
+        let before = || around((at + 1).saturating_sub(RESTART_AROUND), at + 1);
+        let after = || around(at + 1, (at + 1 + RESTART_AROUND).min(points.len()));
+        sudden && before() - after() > RESTART_RATIO * before()
+    };
     let falls: Vec<usize> = (0..changes.len()).filter(is_restart).map(|at| at + 1).collect();
     let span = match (points.first(), points.last()) {
         (Some(first), Some(last)) => last.unix_seconds - first.unix_seconds,

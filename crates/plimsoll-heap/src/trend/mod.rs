@@ -117,6 +117,8 @@ pub struct Trend {
     pub noise: f64,
     /// Theil–Sen slope of the floors.
     pub floor_slope: f64,
+    /// The least that the lowest level of a third of the part is above that of the third before; the median over the lives.
+    pub floor_rise: f64,
     /// Slope at the end over slope at the beginning of the part, where the difference is significant.
     pub bends_to: Option<f64>,
     /// The shape of the whole course.
@@ -150,6 +152,9 @@ pub fn measure(series: &Series, setup: &Setup) -> Option<Trend> {
         all.iter().map(|b| Block { value: b.value - fit.rhythm(b), floor: b.floor - fit.rhythm(b), ..*b }).collect();
     let knot = fit.model.knot;
     let part: Vec<Block> = level.iter().filter(|b| knot.is_none_or(|knot| b.age >= knot)).copied().collect();
+    // Also as it is: taking a rhythm out may remove a slope, never make one.
+    let raw: Vec<Block> = all.iter().filter(|b| knot.is_none_or(|knot| b.age >= knot)).copied().collect();
+    let plain = ranks(&groups(&raw, |b| b.value), INTERVAL)?;
     let found = ranks(&groups(&part, |b| b.value), INTERVAL)?;
     let (slope, error) = fit.final_slope(independent);
     let error = error.hypot(resolution / part.len() as f64 / grown(&part).max(1.0));
@@ -166,16 +171,17 @@ pub fn measure(series: &Series, setup: &Setup) -> Option<Trend> {
         slope: found.slope,
         slope_low: found.slope_low,
         slope_high: found.slope_high,
-        p_rise: found.p_rise,
+        p_rise: found.p_rise.max(plain.p_rise),
         p_slope: student_tail(slope / error.max(f64::MIN_POSITIVE), independent - 3.0),
         level_from: centre + found.slope * from.age,
         level: centre + found.slope * until.age,
-        growth: found.slope * grown_seconds,
+        growth: found.slope.min(plain.slope) * grown_seconds,
         grown_seconds,
         noise: spread(&fit.residuals).max(resolution),
         floor_slope: ranks(&groups(&part, |b| b.floor), INTERVAL).map_or(0.0, |r| r.slope),
+        floor_rise: floor_rise(&raw),
         bends_to: bends_to(&part),
-        shape: shape(&level, &ready, &fit, independent, resolution),
+        shape: shape(all, &level, &ready, &fit, independent, resolution),
         ceiling: ceiling(&level, until, knot),
         rhythm,
         tooth_seconds: ready.tooth_seconds,
@@ -220,17 +226,21 @@ fn best_fit(blocks: &[Block], span_seconds: f64, resolution: f64) -> Option<(Fit
     Some((best, independent))
 }
 
-/// Steps explain a single life better than the slope does, or the fit's own shape.
-fn shape(level: &[Block], ready: &Prepared, fit: &Fit, independent: f64, resolution: f64) -> Shape {
+/// Steps explain a single life better than the slope does, with the rhythm taken out or as it is; or the fit's own shape.
+fn shape(raw: &[Block], level: &[Block], ready: &Prepared, fit: &Fit, independent: f64, resolution: f64) -> Shape {
     let own = fit.criterion(independent, resolution);
-    let values: Vec<f64> = level.iter().map(|b| b.value).collect();
+    let found = |blocks: &[Block], more: usize| {
+        let values: Vec<f64> = blocks.iter().map(|b| b.value).collect();
+        let rate = move |s: &steps::Steps| {
+            fit::criterion(s.squares, raw.len(), 2 * s.count + 1 + more, independent, resolution)
+        };
+        steps::steps(&values).into_iter().map(move |s| (rate(&s), s))
+    };
     let rhythm = if fit.model.rhythm { 4 } else { 0 };
-    let found = if ready.lives == 1 { steps::steps(&values) } else { Vec::new() };
-    let better = found
-        .into_iter()
-        .map(|s| (fit::criterion(s.squares, values.len(), 2 * s.count + 1 + rhythm, independent, resolution), s))
+    let better = found(raw, 0)
+        .chain(found(level, rhythm))
         .min_by(|a, b| a.0.total_cmp(&b.0))
-        .filter(|(criterion, _)| *criterion < own - STEPS_BETTER);
+        .filter(|(criterion, _)| ready.lives == 1 && *criterion < own - STEPS_BETTER);
     match (better, fit.model.knot) {
         (Some((_, steps)), _) => Shape::Steps { count: steps.count, rise: steps.after - steps.before },
         (None, Some(_)) => Shape::Bend { before: fit.first_slope(), after: fit.final_slope(independent).0 },
@@ -250,6 +260,18 @@ fn bends_to(part: &[Block]) -> Option<f64> {
     let first = fit.first_slope();
     let last = first + 2.0 * curve * (oldest - youngest);
     (p < 0.02).then_some(if first.abs() > 0.0 { last / first } else { f64::INFINITY })
+}
+
+/// See [`Trend::floor_rise`].
+fn floor_rise(part: &[Block]) -> f64 {
+    let rises = part.chunk_by(|a, b| a.life == b.life).filter(|life| life.len() >= BLOCKS_MIN).map(|life| {
+        let floors = life
+            .chunks(life.len().div_ceil(3))
+            .map(|third| third.iter().map(|b| b.floor).fold(f64::INFINITY, f64::min));
+        let floors: Vec<f64> = floors.collect();
+        floors.windows(2).map(|pair| pair[1] - pair[0]).fold(f64::INFINITY, f64::min)
+    });
+    median(rises.collect())
 }
 
 /// The highest level that the life had before the part and came back from.

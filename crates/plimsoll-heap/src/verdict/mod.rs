@@ -31,8 +31,9 @@ const HOUR: f64 = 3_600.0;
 #[must_use]
 pub fn growth_that_matters(seconds: f64) -> f64 {
     match seconds / HOUR {
-        h if h >= 20.0 => 0.06,
-        h if h >= 12.0 => 0.10,
+        h if h >= 44.0 => 0.08,
+        h if h >= 20.0 => 0.10,
+        h if h >= 12.0 => 0.12,
         h if h >= 4.0 => 0.15,
         h if h >= 1.0 => 0.25,
         _ => 0.50,
@@ -217,7 +218,8 @@ fn find(trend: &Trend, significant: f64) -> Finding {
     if ratio < matters {
         return Finding::TooSoon;
     }
-    if trend.floor_slope < FLOOR_RATIO * trend.slope {
+    let each_third = FLOOR_RATIO * trend.growth / 3.0 / trend.lives.max(1) as f64;
+    if trend.floor_slope < FLOOR_RATIO * trend.slope || trend.floor_rise < each_third {
         return Finding::FloorsStay;
     }
     if trend.ceiling.is_some_and(|ceiling| trend.level < ceiling) {
