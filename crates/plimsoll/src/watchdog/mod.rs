@@ -227,7 +227,7 @@ impl Watchdog {
         self
     }
 
-    /// Tells the supervisor: level and figures with each [report](crate::report), and when it fires that the service leaves for
+    /// Tells the supervisor: level and figures with each [report], and when it fires that the service leaves for
     /// memory, with its last words (also where none were asked for by [`Watchdog::last_words`]).
     #[must_use]
     pub fn report(mut self, reporter: &Reporter) -> Watchdog {
@@ -236,7 +236,7 @@ impl Watchdog {
     }
 
     /// Another kernel or manager event that wakes it early, such as one that is [offered](crate::gauge::offered); it never
-    /// decides. Past [`WAKES_MAX`](crate::governor::WAKES_MAX) in all it is left out.
+    /// decides. Past [`WAKES_MAX`] in all it is left out.
     #[must_use]
     pub fn wake(mut self, wake: Wake) -> Watchdog {
         self.parts.get_mut().wakes.push(wake);
