@@ -1,7 +1,7 @@
 //! The shared ring: every message once, in blocks of at most [`BLOCK_MESSAGES`]. No lock and no clock in here.
 //!
 //! A message has a number (0, 1, 2, …) and a place on a scale of bytes: what was published before it, each message with the
-//! [overhead](overhead) of its place. A reader takes a reference to one block and reads from it without a lock and without
+//! [`overhead`] of its place. A reader takes a reference to one block and reads from it without a lock and without
 //! counting references of messages; a block's memory goes with its last holder, whole.
 
 use std::collections::VecDeque;

@@ -1,4 +1,4 @@
-//! The end that reads: a position in the ring, handed out as batches of at most [`BLOCK_MESSAGES`](super::BLOCK_MESSAGES).
+//! The end that reads: a position in the ring, handed out as batches of at most [`BLOCK_MESSAGES`].
 //!
 //! What was handed out counts as unread until the batch is dropped and the subscriber asks again. Reading takes the lock once a batch.
 
@@ -176,7 +176,7 @@ impl<M> fmt::Debug for Removal<M> {
     }
 }
 
-/// Messages in the order in which they were published: at least one, at most [`BLOCK_MESSAGES`](super::BLOCK_MESSAGES). They are read when this is dropped.
+/// Messages in the order in which they were published: at least one, at most [`BLOCK_MESSAGES`]. They are read when this is dropped.
 pub struct Batch<'a, M> {
     subscriber: &'a mut Subscriber<M>,
     run: Run<M>,
