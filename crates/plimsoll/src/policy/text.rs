@@ -204,6 +204,14 @@ impl Overrides {
         Ok(())
     }
 
+    /// What is set here, and then what `other` sets: that wins.
+    #[must_use]
+    pub fn then(mut self, other: Overrides) -> Overrides {
+        self.set.retain(|(_, set)| other.set.iter().all(|(_, later)| later.key() != set.key()));
+        self.set.extend(other.set);
+        self
+    }
+
     /// Whether nothing is set.
     pub fn is_empty(&self) -> bool {
         self.set.is_empty()
