@@ -204,7 +204,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("web.decisions");
         let mut tape = Tape::open(&path).unwrap();
-        let policy = Record::Policy { at: Duration::ZERO, policy: Policy::new(300 << 20, 0) };
+        let policy = Record::Policy { at: Duration::ZERO, policy: Policy::observe() };
         tape.write(&Record::Start { at: Duration::ZERO, at_unix: Duration::ZERO }).unwrap();
         tape.write(&policy).unwrap();
         let records = 40_000;
