@@ -23,6 +23,8 @@ pub const BLOCKS_MIN: usize = 8;
 pub const RHYTHM_SPAN_SECONDS: f64 = 22.0 * 3_600.0;
 /// Bends are looked for at so many places.
 const KNOTS: usize = 28;
+/// Slopes on both sides of a bend, the second over the first, that are still one slope.
+const ALIKE: (f64, f64) = (0.5, 3.0);
 /// The interval of slopes holds 95 of 100.
 const INTERVAL: f64 = 1.96;
 /// Below this part of the level nothing is told apart.
@@ -161,6 +163,8 @@ pub fn measure(series: &Series, setup: &Setup) -> Option<Trend> {
     let (from, until) = (part.first()?, part.last()?);
     let grown_seconds = grown(&part);
     let centre = centre(&part, found.slope);
+    // In less than two days a rhythm takes the curve of a cache that fills for its own.
+    let as_it_is = bends_to(&raw).filter(|_| series.span_seconds() < 2.0 * RHYTHM_SPAN_SECONDS);
     let rhythm = fit.model.rhythm.then(|| all.iter().map(|b| fit.rhythm(b).abs()).fold(0.0, f64::max));
     Some(Trend {
         from_unix: from.at,
@@ -180,7 +184,7 @@ pub fn measure(series: &Series, setup: &Setup) -> Option<Trend> {
         noise: spread(&fit.residuals).max(resolution),
         floor_slope: ranks(&groups(&part, |b| b.floor), INTERVAL).map_or(0.0, |r| r.slope),
         floor_rise: floor_rise(&raw),
-        bends_to: bends_to(&part),
+        bends_to: bends_to(&part).into_iter().chain(as_it_is).reduce(f64::min),
         shape: shape(all, &level, &ready, &fit, independent, resolution),
         ceiling: ceiling(&level, until, knot),
         rhythm,
@@ -220,6 +224,12 @@ fn best_fit(blocks: &[Block], span_seconds: f64, resolution: f64) -> Option<(Fit
         fits.extend(bent.min_by(|a, b| a.squares.total_cmp(&b.squares)));
     }
     let independent = fits.iter().min_by(|a, b| a.squares.total_cmp(&b.squares))?.independent();
+    // A bend between slopes that are alike is no bend: the part is then the whole.
+    let alike = |fit: &Fit| {
+        let (before, (after, _)) = (fit.first_slope(), fit.final_slope(independent));
+        fit.model.knot.is_some() && before > 0.0 && (ALIKE.0 * before..=ALIKE.1 * before).contains(&after)
+    };
+    fits.retain(|fit| !alike(fit));
     let best = fits
         .into_iter()
         .min_by(|a, b| a.criterion(independent, resolution).total_cmp(&b.criterion(independent, resolution)))?;

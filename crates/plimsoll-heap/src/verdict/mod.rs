@@ -18,13 +18,14 @@ pub const SIGNIFICANT: f64 = 0.01;
 pub const FALSE_DISCOVERIES: f64 = 0.01;
 /// The floors must rise at least this much as fast as the middle.
 const FLOOR_RATIO: f64 = 0.4;
+/// … and each third of the time must lift them by this part of its share.
+const FLOOR_THIRD_RATIO: f64 = 0.25;
 /// A slope that has become less than this part of what it was decelerates.
 const DECELERATION: f64 = 0.5;
 /// Earlier growth of this part of the level makes a level stretch a plateau.
 const PLATEAU_RATIO: f64 = 0.1;
 /// What grew after a bend is judged for itself when the stretch before was shorter than this part of the whole.
 const WARM_UP_RATIO: f64 = 0.2;
-/// With restarts, the part watched counts from this span on as if there were none.
 const HOUR: f64 = 3_600.0;
 
 /// Growth, as a part of the level, that matters in so many seconds. A day tells a daily rhythm from a leak; less time needs more.
@@ -34,8 +35,8 @@ pub fn growth_that_matters(seconds: f64) -> f64 {
         h if h >= 44.0 => 0.08,
         h if h >= 20.0 => 0.10,
         h if h >= 12.0 => 0.12,
-        h if h >= 4.0 => 0.15,
-        h if h >= 1.0 => 0.25,
+        h if h >= 4.0 => 0.20,
+        h if h >= 1.0 => 0.35,
         _ => 0.50,
     }
 }
@@ -203,7 +204,7 @@ fn find(trend: &Trend, significant: f64) -> Finding {
         }
         _ => false,
     };
-    let is_significant = chance(trend) < significant && trend.slope_low > 0.0;
+    let is_significant = chance(trend) <= significant && trend.slope_low > 0.0;
     if !is_significant || ratio < matters.min(0.05) {
         return match (grew_before, trend.slope < 0.0, is_significant) {
             (true, _, _) => Finding::Stopped,
@@ -218,7 +219,7 @@ fn find(trend: &Trend, significant: f64) -> Finding {
     if ratio < matters {
         return Finding::TooSoon;
     }
-    let each_third = FLOOR_RATIO * trend.growth / 3.0 / trend.lives.max(1) as f64;
+    let each_third = FLOOR_THIRD_RATIO * trend.growth / 3.0 / trend.lives.max(1) as f64;
     if trend.floor_slope < FLOOR_RATIO * trend.slope || trend.floor_rise < each_third {
         return Finding::FloorsStay;
     }
