@@ -52,7 +52,9 @@ mod chunk;
 mod clock;
 mod core;
 mod error;
+mod filter;
 mod frame;
+mod hot;
 mod intake;
 mod level;
 mod open;
@@ -73,10 +75,11 @@ mod write;
 mod writer;
 
 pub use error::StoreError;
+pub use hot::{DEFAULT_HOT_BYTES, HotStats, HotWindow};
 pub use intake::{Intake, Landed};
 pub use level::LogLevel;
 pub use open::{Closed, Heartbeat, Recovery, Store, open};
-pub use query::{Cursor, Entry, EntryKind, Query, Reader};
+pub use query::{Coverage, Cursor, DEFAULT_PATTERN_BYTES, Entry, EntryKind, Find, Pattern, Query, Reader};
 pub use recover::Interrupted;
 pub use settings::{
     DEFAULT_MAX_LINE_BYTES, DEFAULT_RETAIN_BYTES, DEFAULT_RING_BYTES, DEFAULT_SEAL_AFTER, DEFAULT_SPOOL_BYTES,
