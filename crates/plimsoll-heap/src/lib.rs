@@ -5,6 +5,8 @@
 //!
 //! | module | what |
 //! |---|---|
+//! | [`mod@format`] | which format a file has, by its first bytes |
 //! | [`digest`] | the few KB that are kept of a snapshot: classes, owners, stacks or mappings with bytes, count and variance |
 
 pub mod digest;
+pub mod format;

@@ -16,6 +16,7 @@
 //! | [`watchdog`] | at a threshold the service leaves, exit code 2, with a deadline |
 //! | [`drain`] | leaving in order, for threads and tasks |
 //! | [`reserve`], [`last_words`] | memory kept for leaving, and what held the rest |
+//! | [`report`] | what a service tells `plimsoll run`, and a service manager (sd_notify) |
 //!
 //! | feature | adds | brings |
 //! |---|---|---|
@@ -39,6 +40,7 @@ pub mod limit;
 pub mod policy;
 pub mod queue;
 pub mod reclaim;
+pub mod report;
 pub mod reserve;
 mod sys;
 #[cfg(any(test, feature = "testkit"))]

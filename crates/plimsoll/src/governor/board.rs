@@ -69,6 +69,8 @@ pub struct WakeCounts {
     pub pressure_total: u64,
     /// `memory.events` changed.
     pub events_total: u64,
+    /// A service manager said that memory is short.
+    pub offered_total: u64,
     /// Times a wake fired too often and was not listened to for a second.
     pub muted_total: u64,
     /// Wakes that died, with their group, and were dropped.
