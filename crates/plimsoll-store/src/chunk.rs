@@ -201,8 +201,7 @@ impl Builder {
         }
         let sum = crc32fast::hash(&head[..16]);
         head[16..].copy_from_slice(&sum.to_le_bytes());
-        let filter =
-            if done.text.len() < MIN_FILTERED_BYTES { None } else { Tokens::of(&mut done.text).filter() };
+        let filter = if done.text.len() < MIN_FILTERED_BYTES { None } else { Tokens::of(&mut done.text).filter() };
         let mut content = done.entries;
         content.extend_from_slice(&done.text);
         drop(done.text);

@@ -249,12 +249,14 @@ fn has(hash: u32, buckets: usize, read: &mut dyn FnMut(&mut [u8], usize) -> bool
 }
 
 const ONES: u64 = 0x0101_0101_0101_0101;
+/// Set in every digit, and what tells a small letter from a capital one.
+const CASE: u64 = 0x20 * ONES;
 
 /// Bit i: byte i of the eight is an ASCII letter or digit.
 #[inline]
 fn word_mask(x: u64) -> u64 {
     let y = x & (0x7f * ONES);
-    let lower = y | (0x20 * ONES);
+    let lower = y | CASE;
     let letter = (lower + 0x1f * ONES) & !(lower + 0x05 * ONES);
     let digit = (y + 0x50 * ONES) & !(y + 0x46 * ONES);
     let word = (letter | digit) & !x & (0x80 * ONES);
@@ -311,11 +313,11 @@ fn each_token(text: &[u8], tokens: &mut Tokens) {
 fn hash(text: &[u8], start: usize, end: usize) -> u64 {
     let (mut at, mut state) = (start, 0u64);
     while end - at > 8 {
-        state = mix(state ^ (load(text, at) | 0x20 * ONES));
+        state = mix(state ^ (load(text, at) | CASE));
         at += 8;
     }
     let keep = u64::MAX >> (64 - 8 * (end - at));
-    mix(state ^ ((load(text, at) | 0x20 * ONES) & keep))
+    mix(state ^ ((load(text, at) | CASE) & keep))
 }
 
 #[inline]

@@ -48,11 +48,14 @@ fn every_token_is_found_whatever_its_case_and_place() {
 
 #[test]
 fn one_in_a_thousand_is_taken_for_there_and_twelve_bits_are_enough() {
-    let text: Vec<u8> = (0..25_000u32).flat_map(|i| format!("w{:x} ", i.wrapping_mul(0x9e37_79b1)).into_bytes()).collect();
+    let text: Vec<u8> =
+        (0..25_000u32).flat_map(|i| format!("w{:x} ", i.wrapping_mul(0x9e37_79b1)).into_bytes()).collect();
     let filter = filter(&text);
     let bits = filter.len() * 8 / 25_000;
     assert!(bits <= 12, "{bits} bits a token");
-    let wrong = (0..100_000u32).filter(|i| may_have(&filter, token_hash(format!("z{i:05}q").as_bytes()).expect("long"))).count();
+    let wrong = (0..100_000u32)
+        .filter(|i| may_have(&filter, token_hash(format!("z{i:05}q").as_bytes()).expect("long")))
+        .count();
     assert!((30..220).contains(&wrong), "{wrong} of 100,000");
 }
 

@@ -111,7 +111,8 @@ fn a_database_of_version_1_is_brought_up_to_date_once() {
         let rows = find.query_map([], |row| Ok((row.get(0)?, row.get::<_, Option<String>>(1)?.unwrap_or_default())));
         rows.expect("readable").map(|row| row.expect("readable")).collect()
     };
-    let before: i64 = Connection::open(&path).and_then(|c| c.query_row("SELECT sum(lines) FROM chunk", [], first)).expect("readable");
+    let before: i64 =
+        Connection::open(&path).and_then(|c| c.query_row("SELECT sum(lines) FROM chunk", [], first)).expect("readable");
     for _ in 0..2 {
         let db = open(&dir).expect("version 1 is known");
         assert_eq!(db.connection.pragma_query_value(None, "user_version", first).expect("readable"), VERSION);

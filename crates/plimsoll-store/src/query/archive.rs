@@ -57,7 +57,8 @@ struct Row {
     raw_bytes: u64,
 }
 
-const COLUMNS: &str = "id, first_position, last_position, first_unix_ns, last_unix_ns, lines + gap_lines, gaps, raw_bytes";
+const COLUMNS: &str =
+    "id, first_position, last_position, first_unix_ns, last_unix_ns, lines + gap_lines, gaps, raw_bytes";
 /// The chunks of a stream that can have entries for a query.
 const MATCHING: &str = "stream = ?1 AND last_unix_ns >= ?2 AND first_unix_ns < ?3 AND (gaps > 0 OR levels >= ?4)";
 
@@ -302,7 +303,9 @@ impl Archive {
     fn before(&self, query: &Query, stream: Stream, low: u64) -> rusqlite::Result<Option<Row>> {
         let read = self.connection.unchecked_transaction()?;
         // A chunk with entries on both sides: it was merged from several meanwhile, or `low` lies inside it.
-        let across = format!("SELECT {COLUMNS} FROM chunk WHERE stream = ?1 AND last_position >= ?2 ORDER BY last_position LIMIT 1");
+        let across = format!(
+            "SELECT {COLUMNS} FROM chunk WHERE stream = ?1 AND last_position >= ?2 ORDER BY last_position LIMIT 1"
+        );
         let across = read.prepare_cached(&across)?.query_row((stream.number(), signed(low)), Row::read).optional()?;
         if let Some(row) = across.filter(|row| row.first_position < low) {
             return Ok(Some(row));

@@ -162,7 +162,8 @@ fn class_piece(class: &Class) -> Piece {
         Class::Unicode(class) => class.ranges().iter().map(|r| (r.start().into(), r.end().into())).collect(),
         Class::Bytes(class) => class.ranges().iter().map(|r| (r.start().into(), r.end().into())).collect(),
     };
-    let word = |(from, to): &(u32, u32)| [(0x30, 0x39), (0x41, 0x5a), (0x61, 0x7a)].iter().any(|(a, b)| from <= b && to >= a);
+    let word =
+        |(from, to): &(u32, u32)| [(0x30, 0x39), (0x41, 0x5a), (0x61, 0x7a)].iter().any(|(a, b)| from <= b && to >= a);
     match ranges[..] {
         [(upper, upper_end), (lower, lower_end)]
             if upper == upper_end && lower == lower_end && word(&(upper, upper)) && upper | 0x20 == lower =>

@@ -44,7 +44,11 @@ fn whole_tokens_are_needed_and_no_others() {
         (r"id\s*8f3a9c\s*x", plain, &[]),
         (" (warn|error) ", plain, &[&["warn"], &["error"]]),
         ("(a warn |x*)", plain, &[]),
-        (" (one|two) (three|four) ", plain, &[&["one", "three"], &["one", "four"], &["two", "three"], &["two", "four"]]),
+        (
+            " (one|two) (three|four) ",
+            plain,
+            &[&["one", "three"], &["one", "four"], &["two", "three"], &["two", "four"]],
+        ),
         ("( again)+ ", plain, &[]),
         ("( again )+", plain, &[&["again"]]),
         (r"203\.0\.113\.77", word, &[&["203", "203.0", "0.113", "113", "113.77"]]),
@@ -66,7 +70,9 @@ fn whole_tokens_are_needed_and_no_others() {
 #[test]
 fn whole_words_end_where_words_end() {
     let find = Find { whole_words: true, ..Find::default() };
-    for (line, found) in [("a foo b", true), ("foo", true), ("a food", false), ("a_foo", false), ("\u{2014}foo\u{2014}", true)] {
+    for (line, found) in
+        [("a foo b", true), ("foo", true), ("a food", false), ("a_foo", false), ("\u{2014}foo\u{2014}", true)]
+    {
         assert_eq!(of("foo", find).is_match(line.as_bytes()), found, "{line:?}");
     }
     assert!(of("/api", find).is_match(b"GET /api HTTP"), "also what is no word");
