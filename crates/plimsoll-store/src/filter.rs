@@ -38,6 +38,8 @@ const RICE: u32 = 10;
 /// No bucket of an honest filter is longer.
 const MAX_BUCKET_BYTES: usize = 4096;
 const BLOCK: usize = 64;
+/// What may be read behind a block.
+const SLACK: usize = 16;
 
 /// The distinct tokens of a chunk's text.
 #[derive(Debug)]
@@ -52,8 +54,10 @@ impl Tokens {
     /// All tokens of `text`, which gets zeros behind its end for a while.
     pub(crate) fn of(text: &mut Vec<u8>) -> Tokens {
         let len = text.len();
-        text.resize((len + 1).next_multiple_of(BLOCK) + 8, 0);
-        let mut tokens = Tokens { table: vec![0; 1 << 12], count: 0, too_many: false };
+        text.resize((len + 1).next_multiple_of(BLOCK) + SLACK, 0);
+        // As many as there are of a word list that every chunk has most of: it need not grow then.
+        let size = (len / 16).next_power_of_two().clamp(1 << 10, 1 << 16);
+        let mut tokens = Tokens { table: vec![0; size], count: 0, too_many: false };
         each_token(text, &mut tokens);
         text.truncate(len);
         tokens
@@ -153,26 +157,27 @@ struct Bits<'a> {
 
 impl Bits<'_> {
     fn code(&mut self, value: u32) {
-        for _ in 0..value >> RICE {
-            self.bits(0, 1);
+        let (mut high, low) = (value >> RICE, u64::from(value & ((1 << RICE) - 1)));
+        while high >= 16 {
+            self.bits(0, 16);
+            high -= 16;
         }
-        self.bits(1 | u64::from(value & ((1 << RICE) - 1)) << 1, 1 + RICE);
+        self.bits((1 | low << 1) << high, high + 1 + RICE);
     }
 
+    /// At most 32 at a time.
     fn bits(&mut self, value: u64, count: u32) {
         self.word |= value << self.used;
         self.used += count;
-        while self.used >= 8 {
-            self.out.push(self.word as u8);
-            self.word >>= 8;
-            self.used -= 8;
+        if self.used >= 32 {
+            self.out.extend_from_slice(&(self.word as u32).to_le_bytes());
+            self.word >>= 32;
+            self.used -= 32;
         }
     }
 
     fn end(self) {
-        if self.used > 0 {
-            self.out.push(self.word as u8);
-        }
+        self.out.extend_from_slice(&self.word.to_le_bytes()[..self.used.div_ceil(8) as usize]);
     }
 }
 
@@ -268,10 +273,10 @@ fn load(text: &[u8], at: usize) -> u64 {
     text.get(at..at + 8).and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_le_bytes)
 }
 
-/// Walks over `text`, which ends in zeros: whole blocks of 64 bytes and 8 more.
+/// Walks over `text`, which ends in zeros: whole blocks and [`SLACK`] more.
 #[inline]
 fn each_token(text: &[u8], tokens: &mut Tokens) {
-    let blocks = (text.len() - 8) / BLOCK;
+    let blocks = (text.len() - SLACK) / BLOCK;
     let (mut inside, mut start) = (0u64, 0usize);
     // The token before, if it began with a digit: where it ended, and its hash.
     let mut number = (usize::MAX - 1, 0u64);
@@ -308,16 +313,25 @@ fn each_token(text: &[u8], tokens: &mut Tokens) {
     }
 }
 
-/// Of the token at `start..end`, with 8 bytes behind it that may be read.
+/// Of the token at `start..end`, with 16 bytes behind it that may be read. The common lengths go one way, without a branch to guess.
 #[inline]
 fn hash(text: &[u8], start: usize, end: usize) -> u64 {
     let (mut at, mut state) = (start, 0u64);
-    while end - at > 8 {
+    while end - at > 16 {
         state = mix(state ^ (load(text, at) | CASE));
         at += 8;
     }
-    let keep = u64::MAX >> (64 - 8 * (end - at));
-    mix(state ^ ((load(text, at) | CASE) & keep))
+    let len = end - at;
+    let first = (load(text, at) | CASE) & lowest_bytes(len.min(8));
+    let second = (load(text, at + 8) | CASE) & lowest_bytes(len.saturating_sub(8));
+    mix(state ^ first ^ second.wrapping_mul(0xa076_1d64_78bd_642f))
+}
+
+/// A mask of the lowest `count` bytes, at most 8.
+#[inline]
+fn lowest_bytes(count: usize) -> u64 {
+    let mask = (1u64 << (8 * (count & 7))).wrapping_sub(1);
+    if count == 8 { u64::MAX } else { mask }
 }
 
 #[inline]
@@ -349,7 +363,7 @@ pub(crate) fn pair_hash(first: &[u8], second: &[u8]) -> Option<u32> {
 
 fn padded_hash(token: &[u8]) -> u64 {
     let mut padded = token.to_vec();
-    padded.resize(token.len() + 8, 0);
+    padded.resize(token.len() + SLACK, 0);
     hash(&padded, 0, token.len())
 }
 

@@ -35,12 +35,13 @@ struct Kept {
     held_bytes: u64,
 }
 
-/// A chunk as it is in its database now: a merge that takes its row over gives it another last position.
+/// A chunk as it is in its database now: a merge that takes its row over gives it another first position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Key {
     /// Device and inode of the database.
     pub(crate) file: (u64, u64),
     pub(crate) chunk: i64,
+    pub(crate) first_position: u64,
     pub(crate) last_position: u64,
 }
 
@@ -179,7 +180,7 @@ mod tests {
     }
 
     fn key(chunk: i64) -> Key {
-        Key { file: (1, 1), chunk, last_position: 7 }
+        Key { file: (1, 1), chunk, first_position: 1, last_position: 7 }
     }
 
     #[test]

@@ -87,6 +87,24 @@ pub(crate) struct Database {
     source: i64,
 }
 
+/// What merging asks of a chunk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Facts {
+    pub(crate) id: i64,
+    pub(crate) first_position: u64,
+    pub(crate) last_position: u64,
+    pub(crate) raw_bytes: u64,
+    /// Lines and gaps.
+    pub(crate) entries: u64,
+}
+
+/// The oldest chunk, as retention asks for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Oldest {
+    pub(crate) lines: u64,
+    pub(crate) last_unix_ns: u64,
+}
+
 /// What a deletion took away.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Deleted {
@@ -147,29 +165,8 @@ impl Database {
         let source = self.source;
         let write = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         {
-            let mut add = write.prepare_cached(
-                "INSERT INTO chunk (source, stream, first_position, last_position, first_unix_ns, last_unix_ns,
-                    lines, gaps, gap_lines, levels, raw_bytes, blob) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
-            )?;
-            let mut filter = write.prepare_cached("INSERT INTO filter (chunk, bits) VALUES (?1, ?2)")?;
             for s in sealed {
-                let id = add.insert((
-                    source,
-                    s.stream.number(),
-                    signed(s.first_position),
-                    signed(s.last_position),
-                    signed(s.first_unix_ns),
-                    signed(s.last_unix_ns),
-                    signed(s.lines),
-                    signed(s.gaps),
-                    signed(s.gap_lines),
-                    s.levels,
-                    signed(s.raw_bytes),
-                    &s.blob,
-                ))?;
-                if let Some(bits) = &s.filter {
-                    filter.execute((id, bits))?;
-                }
+                add(&write, source, None, s)?;
             }
             let mut set =
                 write.prepare_cached("UPDATE sealed SET frame = ?2, byte = ?3, skipping = ?4 WHERE stream = ?1")?;
@@ -181,31 +178,112 @@ impl Database {
         write.commit()
     }
 
+    /// Puts one chunk in the place of several that follow each other, in one transaction; it takes the last one's row.
+    ///
+    /// # Errors
+    /// What SQLite says; then nothing of it was done.
+    pub(crate) fn replace(&mut self, ids: &[i64], merged: &Sealed) -> Result<(), StoreError> {
+        let source = self.source;
+        let mut replace = || {
+            let write = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            for id in ids {
+                write.prepare_cached("DELETE FROM filter WHERE chunk = ?1")?.execute([id])?;
+                write.prepare_cached("DELETE FROM chunk WHERE id = ?1")?.execute([id])?;
+            }
+            add(&write, source, ids.last().copied(), merged)?;
+            write.commit()
+        };
+        replace().map_err(failed(&self.path))
+    }
+
+    /// The newest chunks of a stream, newest first, as far back as `behind`; at most `most`.
+    pub(crate) fn newest_facts(&self, stream: Stream, behind: u64, most: usize) -> Result<Vec<Facts>, StoreError> {
+        let find = || {
+            let mut find = self.connection.prepare_cached(
+                "SELECT id, first_position, last_position, raw_bytes, lines + gaps FROM chunk INDEXED BY chunk_facts
+                 WHERE stream = ?1 AND last_position > ?2 ORDER BY last_position DESC LIMIT ?3",
+            )?;
+            let read = |row: &rusqlite::Row<'_>| {
+                let column = |at| row.get(at).map(unsigned);
+                let (first_position, last_position) = (column(1)?, column(2)?);
+                Ok(Facts { id: row.get(0)?, first_position, last_position, raw_bytes: column(3)?, entries: column(4)? })
+            };
+            let rows = find.query_map((stream.number(), signed(behind), signed(most as u64)), read)?;
+            rows.collect::<rusqlite::Result<Vec<Facts>>>()
+        };
+        find().map_err(failed(&self.path))
+    }
+
+    /// Hands a chunk's blob out; `None`: there is no such chunk.
+    pub(crate) fn with_blob<T>(&self, id: i64, each: impl FnOnce(&[u8]) -> T) -> Result<Option<T>, StoreError> {
+        let failed = failed(&self.path);
+        let mut find = self.connection.prepare_cached("SELECT blob FROM chunk WHERE id = ?1").map_err(&failed)?;
+        let mut rows = find.query([id]).map_err(&failed)?;
+        let Some(row) = rows.next().map_err(&failed)? else { return Ok(None) };
+        let blob = row.get_ref(0).map_err(&failed)?.as_blob().unwrap_or_default();
+        Ok(Some(each(blob)))
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Lines that all chunks have.
+    pub(crate) fn lines(&self) -> Result<u64, StoreError> {
+        let sum = "SELECT coalesce(sum(lines), 0) FROM chunk INDEXED BY chunk_facts";
+        self.connection.query_row(sum, [], first).map(unsigned).map_err(failed(&self.path))
+    }
+
+    /// When the newest line of the oldest chunk came; `None`: there is no chunk.
+    pub(crate) fn oldest_unix_ns(&self) -> Result<Option<u64>, StoreError> {
+        let oldest = "SELECT last_unix_ns FROM chunk WHERE id = (SELECT min(id) FROM chunk)";
+        let found = self.connection.query_row(oldest, [], first).optional().map_err(failed(&self.path))?;
+        Ok(found.map(unsigned))
+    }
+
     /// Where each stream goes on, in the order of [`Stream::ALL`]; all zero in a new database.
     pub(crate) fn sealed_positions(&self) -> Result<[Resume; 3], StoreError> {
         Ok(position(&self.connection).map_err(failed(&self.path))?.resume)
     }
 
-    /// Deletes the oldest chunks until at least `bytes` of blobs are gone, in one transaction. Their pages become free;
-    /// [`Database::incremental_vacuum`] gives them back to the filesystem.
-    pub(crate) fn delete_oldest(&mut self, bytes: u64) -> Result<Deleted, StoreError> {
-        self.delete_some(bytes).map_err(failed(&self.path))
+    /// Deletes the oldest chunks while `more` says so of the oldest one and of what is deleted already, in one transaction. Their pages
+    /// become free; [`Database::incremental_vacuum`] gives them back to the filesystem.
+    pub(crate) fn delete_oldest(
+        &mut self,
+        more: &mut dyn FnMut(Oldest, Deleted) -> bool,
+    ) -> Result<Deleted, StoreError> {
+        self.delete_some(more).map_err(failed(&self.path))
     }
 
-    fn delete_some(&mut self, bytes: u64) -> rusqlite::Result<Deleted> {
+    fn delete_some(&mut self, more: &mut dyn FnMut(Oldest, Deleted) -> bool) -> rusqlite::Result<Deleted> {
         let write = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let mut deleted = Deleted::default();
-        while deleted.bytes < bytes {
-            let oldest = "DELETE FROM chunk WHERE id = (SELECT min(id) FROM chunk) RETURNING id, lines, length(blob)";
-            let row = |r: &rusqlite::Row<'_>| Ok((r.get::<_, i64>(0)?, unsigned(r.get(1)?), unsigned(r.get(2)?)));
-            let Some((id, lines, len)) = write.prepare_cached(oldest)?.query_row([], row).optional()? else { break };
-            let filter = "DELETE FROM filter WHERE chunk = ?1 RETURNING length(bits)";
-            let bits = write.prepare_cached(filter)?.query_row([id], first).optional()?.map_or(0, unsigned);
-            deleted.chunks += 1;
-            deleted.lines += lines;
-            deleted.bytes += len + bits;
+        {
+            let mut find = write.prepare_cached(
+                "SELECT id, lines, last_unix_ns, length(blob) FROM chunk WHERE id = (SELECT min(id) FROM chunk)",
+            )?;
+            let row = |r: &rusqlite::Row<'_>| {
+                let oldest = Oldest { lines: unsigned(r.get(1)?), last_unix_ns: unsigned(r.get(2)?) };
+                Ok((r.get::<_, i64>(0)?, oldest, unsigned(r.get(3)?)))
+            };
+            while let Some((id, oldest, len)) = find.query_row([], row).optional()? {
+                if !more(oldest, deleted) {
+                    break;
+                }
+                let filter = "DELETE FROM filter WHERE chunk = ?1 RETURNING length(bits)";
+                let bits = write.prepare_cached(filter)?.query_row([id], first).optional()?.map_or(0, unsigned);
+                write.prepare_cached("DELETE FROM chunk WHERE id = ?1")?.execute([id])?;
+                deleted.chunks += 1;
+                deleted.lines += oldest.lines;
+                deleted.bytes += len + bits;
+            }
         }
-        write.commit()?;
+        // With nothing to delete nothing is written.
+        if deleted.chunks > 0 {
+            write.commit()?;
+        } else {
+            write.rollback()?;
+        }
         Ok(deleted)
     }
 
@@ -246,6 +324,33 @@ impl Database {
         }
         Ok(busy == 0)
     }
+}
+
+/// Inserts a chunk and its filter; `id`: in this row, which must be free.
+fn add(write: &Connection, source: i64, id: Option<i64>, s: &Sealed) -> rusqlite::Result<()> {
+    let mut add = write.prepare_cached(
+        "INSERT INTO chunk (id, source, stream, first_position, last_position, first_unix_ns, last_unix_ns,
+            lines, gaps, gap_lines, levels, raw_bytes, blob) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
+    )?;
+    let id = add.insert((
+        id,
+        source,
+        s.stream.number(),
+        signed(s.first_position),
+        signed(s.last_position),
+        signed(s.first_unix_ns),
+        signed(s.last_unix_ns),
+        signed(s.lines),
+        signed(s.gaps),
+        signed(s.gap_lines),
+        s.levels,
+        signed(s.raw_bytes),
+        &s.blob,
+    ))?;
+    if let Some(bits) = &s.filter {
+        write.prepare_cached("INSERT INTO filter (chunk, bits) VALUES (?1, ?2)")?.execute((id, bits))?;
+    }
+    Ok(())
 }
 
 fn create(connection: &Connection) -> rusqlite::Result<()> {

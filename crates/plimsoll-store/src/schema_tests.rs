@@ -81,7 +81,7 @@ fn deleting_the_oldest_gives_disk_back() {
     }
     assert!(db.checkpoint().expect("checkpointed"));
     let (used, size) = (db.used_bytes().expect("readable"), db.size_bytes());
-    let deleted = db.delete_oldest(used / 2).expect("deleted");
+    let deleted = db.delete_oldest(&mut |_, deleted| deleted.bytes < used / 2).expect("deleted");
     assert!(deleted.bytes >= used / 2 && deleted.chunks < 40, "{deleted:?}");
     assert_eq!(deleted.lines, deleted.chunks * 5000);
     let oldest: i64 = db.connection.query_row("SELECT min(first_position) FROM chunk", [], first).expect("readable");
@@ -97,8 +97,8 @@ fn deleting_more_than_there_is_ends() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let mut db = open(&dir).expect("a new database");
     db.insert(&[row(Stream::Stdout, 40, 10)], &resume(1)).expect("written");
-    assert_eq!(db.delete_oldest(u64::MAX).expect("deleted").chunks, 1);
-    assert_eq!(db.delete_oldest(u64::MAX).expect("deleted"), Deleted::default());
+    assert_eq!(db.delete_oldest(&mut |_, _| true).expect("deleted").chunks, 1);
+    assert_eq!(db.delete_oldest(&mut |_, _| true).expect("deleted"), Deleted::default());
 }
 
 #[test]
@@ -129,7 +129,7 @@ fn a_large_chunk_has_a_filter_and_loses_it_with_the_chunk() {
     let filters = |db: &Database| db.connection.query_row("SELECT count(*) FROM filter", [], first).expect("readable");
     db.insert(&[row(Stream::Stdout, 40, 5000), row(Stream::Stderr, 50, 3)], &resume(4000)).expect("written");
     assert_eq!(filters(&db), 1, "three lines are read as fast as a filter");
-    assert_eq!(db.delete_oldest(1).expect("deleted").chunks, 1);
+    assert_eq!(db.delete_oldest(&mut |_, deleted| deleted.bytes < 1).expect("deleted").chunks, 1);
     assert_eq!(filters(&db), 0);
 }
 

@@ -232,7 +232,12 @@ impl Archive {
                 if !covered.complete {
                     continue;
                 }
-                let key = Key { file: self.identity, chunk: row.id, last_position: row.last_position };
+                let key = Key {
+                    file: self.identity,
+                    chunk: row.id,
+                    first_position: row.first_position,
+                    last_position: row.last_position,
+                };
                 if !hot.has(&key) {
                     let before = hot.held_bytes();
                     slot.chunk = Arc::default();
@@ -401,7 +406,7 @@ impl Slot {
         newest: bool,
     ) -> rusqlite::Result<bool> {
         (self.row, self.damaged) = (Some(row), false);
-        let key = Key { file, chunk: row.id, last_position: row.last_position };
+        let key = Key { file, chunk: row.id, first_position: row.first_position, last_position: row.last_position };
         if let Some(chunk) = hot.and_then(|hot| hot.get(&key)) {
             self.chunk = chunk;
             return Ok(true);
@@ -411,9 +416,9 @@ impl Slot {
             self.chunk = Arc::default();
         }
         let Some(chunk) = Arc::get_mut(&mut self.chunk) else { return Ok(false) };
-        let mut find = connection.prepare_cached("SELECT blob FROM chunk WHERE id = ?1 AND last_position = ?2")?;
+        let mut find = connection.prepare_cached("SELECT blob FROM chunk WHERE id = ?1 AND first_position = ?2")?;
         let load = |r: &SqlRow<'_>| Ok(chunk.load(r.get_ref(0)?.as_blob().unwrap_or_default()));
-        let Some(loaded) = find.query_row((row.id, signed(row.last_position)), load).optional()? else {
+        let Some(loaded) = find.query_row((row.id, signed(row.first_position)), load).optional()? else {
             self.row = None;
             return Ok(false);
         };
