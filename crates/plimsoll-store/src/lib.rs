@@ -52,6 +52,7 @@
 mod chunk;
 mod clock;
 mod core;
+mod disk;
 mod error;
 mod filter;
 mod frame;
@@ -66,10 +67,12 @@ mod retain;
 mod ring;
 mod schema;
 mod segment;
+mod segments;
 mod settings;
 mod share;
 mod split;
-mod spool;
+pub mod spool;
+mod spooler;
 mod stats;
 mod sys;
 #[cfg(test)]
