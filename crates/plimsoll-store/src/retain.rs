@@ -8,7 +8,7 @@
 //! | `retain_sum_bytes` | the databases beside this one too | every 16 MiB, and when idle |
 //! | what leaves `free_disk_bytes` | free blocks of the filesystem | every 16 MiB, and when idle |
 //!
-//! Whole chunks go, the oldest first, at most 64 MiB in a transaction; so up to a chunk more than allowed is kept. The write-ahead log (8
+//! Whole chunks go, the oldest first, at most 64 MiB in a transaction; so up to a chunk more than allowed is kept; the newest one goes by age only. The write-ahead log (8
 //! MiB while busy) comes on top. A database set aside is kept as `logs.db.damaged-<unix seconds>`; only the newest such file is kept.
 
 use std::io;
@@ -99,7 +99,7 @@ impl Opened {
         if let Some(most) = settings.retain_lines {
             let over = self.lines.saturating_sub(most);
             // A chunk that is only partly too much stays.
-            let more = |oldest: Oldest, deleted: Deleted| deleted.lines + oldest.lines <= over;
+            let more = |oldest: Oldest, deleted: Deleted| !oldest.is_only && deleted.lines + oldest.lines <= over;
             self.delete_while(RetainReason::Lines, more, tell)?;
         }
         if let Some(age) = settings.retain_age {
@@ -142,7 +142,7 @@ impl Opened {
         if bytes == 0 {
             return Ok(false);
         }
-        self.delete_while(reason, |_, deleted| deleted.bytes < bytes, tell)
+        self.delete_while(reason, |oldest, deleted| !oldest.is_only && deleted.bytes < bytes, tell)
     }
 
     fn delete_while(

@@ -103,6 +103,8 @@ pub(crate) struct Facts {
 pub(crate) struct Oldest {
     pub(crate) lines: u64,
     pub(crate) last_unix_ns: u64,
+    /// There is no other.
+    pub(crate) is_only: bool,
 }
 
 /// What a deletion took away.
@@ -260,10 +262,12 @@ impl Database {
         let mut deleted = Deleted::default();
         {
             let mut find = write.prepare_cached(
-                "SELECT id, lines, last_unix_ns, length(blob) FROM chunk WHERE id = (SELECT min(id) FROM chunk)",
+                "SELECT id, lines, last_unix_ns, length(blob), id = (SELECT max(id) FROM chunk) FROM chunk
+                 WHERE id = (SELECT min(id) FROM chunk)",
             )?;
             let row = |r: &rusqlite::Row<'_>| {
-                let oldest = Oldest { lines: unsigned(r.get(1)?), last_unix_ns: unsigned(r.get(2)?) };
+                let (lines, last_unix_ns) = (unsigned(r.get(1)?), unsigned(r.get(2)?));
+                let oldest = Oldest { lines, last_unix_ns, is_only: r.get(4)? };
                 Ok((r.get::<_, i64>(0)?, oldest, unsigned(r.get(3)?)))
             };
             while let Some((id, oldest, len)) = find.query_row([], row).optional()? {
