@@ -99,7 +99,7 @@ pub fn read(mut input: impl Read) -> Result<(Profile, Vec<Warning>), ReadError> 
                 }
                 // From 0 in the file, from 1 for people; -1: not known.
                 (Place::CallFrame(at), "lineNumber") if number >= 0.0 => {
-                    nodes[at].line = (number as u32).saturating_add(1)
+                    nodes[at].line = (number as u32).saturating_add(1);
                 }
                 (Place::Sample, "size") if number > 0.0 => smallest = smallest.min(number),
                 (Place::Sample, "nodeId") if counted.len() < FRAMES_MAX => counted.push(number as u64),
