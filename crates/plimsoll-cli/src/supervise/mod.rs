@@ -22,6 +22,7 @@ pub(crate) mod options;
 mod pty;
 mod reach;
 mod reason;
+mod reports;
 pub(crate) mod restart;
 mod setup;
 mod shared;

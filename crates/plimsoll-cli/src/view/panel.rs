@@ -3,6 +3,7 @@
 use jiff::tz::TimeZone;
 
 use super::bar::{self, Scale};
+use super::report;
 use super::text::{Line, Tone};
 use super::words;
 use crate::snapshot::{DecisionView, RunState, Snapshot};
@@ -122,6 +123,7 @@ pub(crate) fn facts(snapshot: &Snapshot) -> Vec<Line> {
         };
         lines.push(row("process", Line::new().plain(format!("pid {}", child.pid)).add(Tone::Dim, runs_on)));
     }
+    lines.extend(report::facts(snapshot).into_iter().map(|(label, line)| row(label, line)));
     lines.push(row("restarts", words::restarts(&snapshot.restarts)));
     if let Some(exit) = &snapshot.last_exit {
         lines.push(row("last exit", words::exit(exit, snapshot.at_unix)));
@@ -172,6 +174,7 @@ pub(crate) fn details(snapshot: &Snapshot) -> Vec<Line> {
         };
         lines.push(row("derived", facts));
     }
+    lines.extend(report::details(snapshot).into_iter().map(|(label, line)| row(label, line)));
     lines.push(row("store", store(snapshot)));
     lines.push(row("plimsoll", itself(snapshot)));
     lines.extend(warnings(snapshot));
