@@ -128,7 +128,13 @@ pub(crate) fn facts(snapshot: &Snapshot) -> Vec<Line> {
     if let Some(exit) = &snapshot.last_exit {
         lines.push(row("last exit", words::exit(exit, snapshot.at_unix)));
     }
+    lines.extend(report::holders(snapshot).map(|holders| row("words", holders)));
     lines
+}
+
+/// The rest of a program's last words; `status` shows them also when nobody runs any more.
+pub(crate) fn last_words(snapshot: &Snapshot) -> Vec<Line> {
+    report::words(snapshot).into_iter().map(|line| row("", line)).collect()
 }
 
 /// What `status` adds: what was decided about this program, and what Plimsoll itself takes.

@@ -38,16 +38,10 @@ pub(super) fn facts(snapshot: &Snapshot) -> Vec<Row> {
         );
     }
     rows.extend(notify(snapshot).map(|line| ("says", line)));
-    // The line that says who held it: one is enough where there is little room.
-    if let Some(words) = last_words(snapshot)
-        && let Some(line) = words.lines.iter().find(|line| line.starts_with("plimsoll: holders:"))
-    {
-        rows.push(("words", Line::new().add(Tone::Note, bare(line))));
-    }
     rows
 }
 
-/// What `status` adds: the other queues, producers, stores, gauges, the last words in full, and what was not heard.
+/// What `status` adds: the other queues, producers, stores, gauges, and what was not heard.
 pub(super) fn details(snapshot: &Snapshot) -> Vec<Row> {
     let mut rows = Vec::new();
     for report in &snapshot.reports.processes {
@@ -71,14 +65,27 @@ pub(super) fn details(snapshot: &Snapshot) -> Vec<Row> {
         }
     }
     rows.extend(unheard(snapshot).map(|line| ("reports", line)));
-    if let Some(words) = last_words(snapshot) {
-        rows.extend(words.lines.iter().map(|line| ("words", Line::new().plain(bare(line)))));
-    }
     rows
 }
 
+/// Who held the memory of a program that leaves now, or that left: the line of its last words that says so.
+pub(super) fn holders(snapshot: &Snapshot) -> Option<Line> {
+    let line = last_words(snapshot)?.lines.iter().find(|line| is_holders(line))?;
+    Some(Line::new().plain(bare(line)))
+}
+
+/// The other lines of its last words.
+pub(super) fn words(snapshot: &Snapshot) -> Vec<Line> {
+    let lines = last_words(snapshot).map(|words| words.lines.as_slice()).unwrap_or_default();
+    lines.iter().filter(|line| !is_holders(line)).map(|line| Line::new().add(Tone::Dim, bare(line))).collect()
+}
+
+fn is_holders(line: &str) -> bool {
+    line.starts_with("plimsoll: holders:")
+}
+
 /// The words of a program that leaves now, else of one that left.
-pub(super) fn last_words(snapshot: &Snapshot) -> Option<&LastWordsView> {
+fn last_words(snapshot: &Snapshot) -> Option<&LastWordsView> {
     let now = snapshot.reports.processes.iter().find_map(|report| report.last_words.as_ref());
     now.or_else(|| snapshot.last_exit.as_ref()?.last_words.as_ref())
 }
@@ -237,7 +244,6 @@ accounts  packets 120.0 MiB  index 40.0 MiB (3 refused)  9 more 11.0 MiB
 queue     ingest 1,204 of 10,000 · 3.2 MiB of 64.0 MiB · oldest 1.2 s · 4,215 lost: web/stderr 4,211, main 4
 reclaim   late: packets
 says      ready · serving 3 clients
-words     holders: packets 120.0 MiB (+80.0 MiB since calm); 11 accounts, 3 not named
 ";
         let snapshot = sample::reporting();
         let text = shown(facts(&snapshot));
@@ -261,9 +267,14 @@ words     holders: packets 120.0 MiB (+80.0 MiB since calm); 11 accounts, 3 not 
         report.last_words =
             Some(LastWordsView { lines: vec!["plimsoll: holders: a 1.0 MiB".into()], ..Default::default() });
         let text = shown(facts(&snapshot));
-        for words in ["leaving for memory", "retained −1.0 MiB", "42 s old", "words     holders: a 1.0 MiB"] {
+        for words in ["leaving for memory", "retained −1.0 MiB", "42 s old"] {
             assert!(text.contains(words), "{words}: {text}");
         }
+        let holders = |snapshot: &Snapshot| shown(holders(snapshot).map(|line| ("words", line)).into_iter().collect());
+        assert_eq!(holders(&snapshot), "words     holders: a 1.0 MiB\n", "of the one that leaves now");
+        let left = sample::reporting();
+        assert!(holders(&left).starts_with("words     holders: packets 120.0 MiB"), "of the one that left");
+        assert_eq!(words(&left).len(), 2);
         assert!(shown(facts(&sample::leaking())).is_empty(), "a program that says nothing");
     }
 }

@@ -6,6 +6,7 @@ use plimsoll_incidents::protected::{Service, Setup};
 use plimsoll_incidents::{clock, files, product};
 use rustix::process::Signal;
 use serde_json::Value;
+use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
 
 const SOON: Duration = Duration::from_secs(30);
@@ -13,6 +14,10 @@ const FLAGS: [&str; 5] = ["--memory", "400M", "--restart", "never", "--quiet"];
 
 /// The service of incident 2 with these flags more; behind a shell when `shell`.
 fn serve(name: &str, more: &[&str], shell: bool, keep: &tempfile::TempDir) -> Option<Service> {
+    start(served(name, more, shell, keep))
+}
+
+fn served(name: &str, more: &[&str], shell: bool, keep: &tempfile::TempDir) -> Setup {
     let binary = product::built("plimsoll-incident-2").unwrap_or_else(|reason| panic!("{reason}"));
     let path = |name: &str| keep.path().join(name).display().to_string();
     let (binary, journal, acks) = (binary.display().to_string(), path("journal"), path("acks"));
@@ -20,7 +25,7 @@ fn serve(name: &str, more: &[&str], shell: bool, keep: &tempfile::TempDir) -> Op
     words.extend(more);
     let line = format!("{}; exit $?", words.join(" "));
     let words = if shell { vec!["sh", "-c", &line] } else { words };
-    start(Setup::new(name, &FLAGS).program(&words))
+    Setup::new(name, &FLAGS).program(&words)
 }
 
 /// The report of the program, once it has what is wanted.
@@ -120,4 +125,50 @@ fn a_supervisor_that_hangs_delays_nobody_and_the_one_after_a_killed_one_hears_th
     });
     assert_eq!(report["accounts"][0]["name"], "growth", "{report:#}");
     assert!(files::lives(child));
+}
+
+#[test]
+fn a_manager_above_hears_readiness_in_plimsolls_name_and_signs_of_life() {
+    let keep = tempfile::tempdir().unwrap();
+    let path = keep.path().join("manager");
+    let manager = UnixDatagram::bind(&path).unwrap();
+    manager.set_read_timeout(Some(SOON)).unwrap();
+    let setup = served("managed", &["--rate", "0"], false, &keep);
+    let setup = setup.environment("NOTIFY_SOCKET", &path.display().to_string()).environment("WATCHDOG_USEC", "400000");
+    let Some(mut service) = start(setup) else { return };
+    let heard = |wanted: &str| {
+        let mut buffer = [0; 4096];
+        for _ in 0..1_000 {
+            let n = manager.recv(&mut buffer).unwrap_or_else(|error| panic!("{wanted}: {error}"));
+            let message = String::from_utf8_lossy(&buffer[..n]).into_owned();
+            if message.starts_with(wanted) {
+                return message;
+            }
+        }
+        panic!("no {wanted}");
+    };
+    assert_eq!(heard("READY=1"), format!("READY=1\nMAINPID={}\n", service.pid()));
+    assert_eq!(heard("STATUS="), "STATUS=appending\n");
+    assert_eq!(heard("WATCHDOG=1"), "WATCHDOG=1");
+    assert_eq!(heard("WATCHDOG=1"), "WATCHDOG=1", "Plimsoll is alive for a program that gives no sign");
+    service.supervisor().signal(Signal::TERM);
+    assert_eq!(heard("STOPPING=1"), "STOPPING=1\nSTATUS=stopping: SIGTERM");
+    service.wait(SOON);
+}
+
+#[test]
+fn the_program_is_offered_both_sockets_and_the_pressure_of_its_group() {
+    let offered = "[ -S \"$PLIMSOLL_REPORT_SOCKET\" ] && [ \"$NOTIFY_SOCKET\" = \"$PLIMSOLL_REPORT_SOCKET\" ] || exit 3
+        [ -z \"$MEMORY_PRESSURE_WATCH\" ] && exit 0
+        case $MEMORY_PRESSURE_WATCH in */plimsoll-*/memory.pressure) ;; *) exit 4;; esac
+        echo \"$MEMORY_PRESSURE_WRITE\" | base64 -d | tr '\\0' . | grep -qx 'some 200000 2000000.' || exit 5";
+    let kept = "[ \"$MEMORY_PRESSURE_WATCH\" = /dev/null ] && [ -z \"$MEMORY_PRESSURE_WRITE\" ]";
+    let none = "[ -z \"$NOTIFY_SOCKET$MEMORY_PRESSURE_WATCH\" ] && [ -S \"$PLIMSOLL_REPORT_SOCKET\" ]";
+    for (script, flag, set) in [(offered, "--swap", None), (kept, "--swap", Some("/dev/null")), (none, "--no-derive", None)] {
+        let setup = Setup::new("offered", &[&FLAGS[..], &[flag][..]].concat()).program(&["sh", "-c", script]);
+        let setup = set.into_iter().fold(setup, |setup, value| setup.environment("MEMORY_PRESSURE_WATCH", value));
+        let Some(mut service) = start(setup) else { return };
+        let code = service.wait(SOON).and_then(|status| status.code());
+        assert_eq!(code, Some(0), "{script}: {}", service.stderr());
+    }
 }

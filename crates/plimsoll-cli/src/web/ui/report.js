@@ -18,7 +18,7 @@ function element(tag, text, kind) {
 /** One bar of parts, each as wide as its share of `whole`; the rest is empty. */
 function bar(parts, whole) {
   const made = element("div", null, "stack");
-  parts.forEach(([bytes, shade]) => {
+  parts.filter(([bytes]) => bytes > 0).forEach(([bytes, shade]) => {
     const part = element("i");
     part.style.width = `${Math.min(100, (bytes / (whole || 1)) * 100)}%`;
     part.style.setProperty("--kind", shade);
@@ -49,8 +49,8 @@ function accounts(report, words) {
   const shown = report.accounts.slice(0, ACCOUNTS_SHOWN);
   const more = report.accounts_count - shown.length;
   const rest = (report.accounted_bytes ?? 0) - sum(shown.map((one) => one.held_bytes));
-  const refused = (one) => (one.refused_total ? `, ${words.count(one.refused_total)} refused` : "");
-  const entries = shown.map((one) => [one.name, words.size(one.held_bytes) + refused(one), one.refused_total ? "warn" : ""]);
+  const refused = (one) => ["refused", one.refused_total ? words.count(one.refused_total) : null, "warn"];
+  const entries = shown.flatMap((one) => [[one.name, words.size(one.held_bytes)], refused(one)]);
   if (more > 0) entries.push([`${words.count(more)} more`, words.size(Math.max(0, rest))]);
   return entries;
 }
@@ -82,7 +82,8 @@ function reclaim(one, words) {
   const { size, count, duration } = words;
   const late = one.stores.filter((store) => store.late_seconds != null);
   return [
-    ["given back", `${size(one.claimed_bytes_total)} of ${size(one.ordered_bytes_total)} ordered`],
+    ["ordered", size(one.ordered_bytes_total)],
+    ["given", size(one.claimed_bytes_total)],
     ["in flight", one.in_flight_bytes ? size(one.in_flight_bytes) : null],
     ["stuck", one.stuck ? "giving back does not help" : null, "bad"],
     ...late.map((store) => [store.name, `late for ${duration(store.late_seconds)}`, "bad"]),
