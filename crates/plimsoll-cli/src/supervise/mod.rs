@@ -22,6 +22,7 @@ pub(crate) mod options;
 mod pty;
 mod reach;
 mod reason;
+pub(crate) mod recorder;
 mod reports;
 pub(crate) mod restart;
 mod setup;

@@ -17,6 +17,7 @@ use super::mailbox::Mailbox;
 use super::options::Options;
 use super::pty;
 use super::reach::{self, Bond, Reach};
+use super::recorder::Recorder;
 use super::reports::offer;
 use super::shared::Shared;
 use super::stage::Stage;
@@ -47,6 +48,8 @@ pub(crate) struct Starter {
     /// The state file as far as it stays the same.
     pub(crate) state: State,
     pub(crate) layout: crate::layout::Layout,
+    /// The decision log.
+    pub(crate) recorder: Arc<Recorder>,
 }
 
 impl Starter {
@@ -120,6 +123,7 @@ impl Starter {
             policy: shared.policy(),
             stages: &self.stages,
             mailbox,
+            recorder: &self.recorder,
             beat: &shared.beat,
         })
     }

@@ -164,7 +164,9 @@ fn the_program_is_offered_both_sockets_and_the_pressure_of_its_group() {
         echo \"$MEMORY_PRESSURE_WRITE\" | base64 -d | tr '\\0' . | grep -qx 'some 200000 2000000.' || exit 5";
     let kept = "[ \"$MEMORY_PRESSURE_WATCH\" = /dev/null ] && [ -z \"$MEMORY_PRESSURE_WRITE\" ]";
     let none = "[ -z \"$NOTIFY_SOCKET$MEMORY_PRESSURE_WATCH\" ] && [ -S \"$PLIMSOLL_REPORT_SOCKET\" ]";
-    for (script, flag, set) in [(offered, "--swap", None), (kept, "--swap", Some("/dev/null")), (none, "--no-derive", None)] {
+    for (script, flag, set) in
+        [(offered, "--swap", None), (kept, "--swap", Some("/dev/null")), (none, "--no-derive", None)]
+    {
         let setup = Setup::new("offered", &[&FLAGS[..], &[flag][..]].concat()).program(&["sh", "-c", script]);
         let setup = set.into_iter().fold(setup, |setup, value| setup.environment("MEMORY_PRESSURE_WATCH", value));
         let Some(mut service) = start(setup) else { return };
