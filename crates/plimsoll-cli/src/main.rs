@@ -7,6 +7,7 @@ use clap::Parser;
 mod args;
 mod commands;
 mod exit;
+mod history;
 mod layout;
 mod output;
 mod snapshot;

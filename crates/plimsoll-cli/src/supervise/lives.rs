@@ -367,6 +367,7 @@ impl Lives {
                 sys::forget_code();
             }
             self.shared.scan_descriptors();
+            self.shared.remember();
             self.timers.scan = Some(now + SCAN_INTERVAL);
         }
         self.helpers.look_at_deadline(now, &self.shared);

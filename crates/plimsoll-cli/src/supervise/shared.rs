@@ -1,7 +1,10 @@
 //! What the supervise loop, the governor's books and the faces share: one short lock for plain values, another for the
 //! descriptor counts. No file is read, and nothing is written, while a lock is held that the loop takes.
 
+mod past;
 mod view;
+
+pub(crate) use past::Past;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -122,6 +125,7 @@ pub(crate) struct Shared {
     notes: OnceLock<Notes>,
     logs: OnceLock<Arc<Logs>>,
     reports: OnceLock<Arc<Reports>>,
+    past: Past,
     waker: Waker,
     clock: MonotonicClock,
 }
@@ -133,6 +137,7 @@ impl Shared {
         mouth: Mouth,
         journal: Journal,
         mailbox: Arc<Mailbox>,
+        past: Past,
         waker: Waker,
     ) -> Shared {
         let view = |stage: &Stage| StageView {
@@ -160,6 +165,7 @@ impl Shared {
             notes: OnceLock::new(),
             logs: OnceLock::new(),
             reports: OnceLock::new(),
+            past,
             waker,
             clock: MonotonicClock,
         }

@@ -5,6 +5,7 @@
 //! can be written on each. Values of variables and commands never appear. `docs/metrics.md` lists every row.
 
 mod report;
+mod trend;
 
 use std::collections::BTreeMap;
 
@@ -303,9 +304,9 @@ const METRICS: &[Metric] = &[
     }),
 ];
 
-/// Every metric there is, also of what the program reports.
+/// Every metric there is, also of what the program reports and of its trend.
 fn all() -> impl Iterator<Item = &'static Metric> {
-    METRICS.iter().chain(report::METRICS)
+    METRICS.iter().chain(report::METRICS).chain(trend::METRICS)
 }
 
 /// Every metric's name, in the order of the table.
