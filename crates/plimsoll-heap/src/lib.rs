@@ -6,7 +6,12 @@
 //! | module | what |
 //! |---|---|
 //! | [`mod@format`] | which format a file has, by its first bytes |
+//! | [`parse`] | one reader a format |
+//! | [`graph`] | a heap as a graph: sizes, dominators, retained sizes |
 //! | [`digest`] | the few KB that are kept of a snapshot: classes, owners, stacks or mappings with bytes, count and variance |
 
+mod column;
 pub mod digest;
 pub mod format;
+pub mod graph;
+pub mod parse;
