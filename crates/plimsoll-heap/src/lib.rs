@@ -8,10 +8,14 @@
 //! | [`mod@format`] | which format a file has, by its first bytes |
 //! | [`parse`] | one reader a format |
 //! | [`graph`] | a heap as a graph: sizes, dominators, retained sizes |
+//! | [`summary`] | what one snapshot says: classes, owners, digest |
+//! | [`mod@diff`] | what changed between two snapshots, and who holds it |
 //! | [`digest`] | the few KB that are kept of a snapshot: classes, owners, stacks or mappings with bytes, count and variance |
 
 mod column;
+pub mod diff;
 pub mod digest;
 pub mod format;
 pub mod graph;
 pub mod parse;
+pub mod summary;

@@ -4,9 +4,12 @@
 //! depth-first walk; what is kept a node: type, name, id, size, retained size, dominator. Memory ends with the graph.
 
 pub(crate) mod bits;
+pub mod classes;
 mod dominators;
 mod order;
 pub(crate) mod own;
+pub mod owners;
+pub mod paths;
 pub(crate) mod strings;
 pub(crate) mod tables;
 
@@ -80,7 +83,7 @@ impl Graph {
     /// How many nodes there are, the runtime's own included.
     #[must_use]
     pub fn node_count(&self) -> usize {
-        self.place.len()
+        self.tables.types.len()
     }
 
     /// The sum of all sizes.
@@ -99,6 +102,25 @@ impl Graph {
     #[must_use]
     pub fn by_id(&self, id: u64) -> Option<Node> {
         self.tables.ids.iter().position(|found| found == id).map(|ordinal| Node(self.place[ordinal]))
+    }
+
+    /// The nodes of many ids at once, each with what `wanted` says of it.
+    pub(crate) fn find_ids(&self, wanted: &std::collections::HashMap<u64, usize>) -> Vec<(usize, Node)> {
+        let ids = self.place.iter().zip(self.tables.ids.iter());
+        ids.filter_map(|(place, id)| wanted.get(&id).map(|index| (*index, Node(*place)))).collect()
+    }
+
+    /// Gives back what only retained sizes and paths need. What is left answers for ids, sizes and classes.
+    pub(crate) fn forget_retained(&mut self) {
+        self.place = Vec::new();
+        self.ordinal = Vec::new();
+        self.dominator = Vec::new();
+        self.retained = Sizes::default();
+    }
+
+    /// The two columns that are kept when the rest goes.
+    pub(crate) fn into_ids_and_sizes(self) -> (Column<true>, Column<false>) {
+        (self.tables.ids, self.shallow)
     }
 
     pub(crate) fn ordinal_of(&self, node: Node) -> u32 {
