@@ -1,6 +1,10 @@
 //! What one snapshot says: its classes, its owners, its digest.
 //!
-//! Beside the graph: a word a node while paths are searched, two bytes a node while shares are divided; what is kept is a few rows.
+//! Beside the graph: two bytes a node for classes, a word a node while paths are searched, two bytes a node while shares are
+//! divided, never at the same time; what is kept is a few rows.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
 
 use crate::digest::{Digest, Kind, MARKS, Mark, Row};
 use crate::graph::classes::{Class, Classes, Interfaces, each_class};
@@ -12,6 +16,8 @@ use crate::parse::v8::Warning;
 pub const DIGEST_ROWS: usize = 200;
 /// Classes whose retained bytes are computed in one pass: a bit each.
 const CLASSES_A_PASS: usize = 8;
+/// Classes whose retained bytes are computed, at most.
+pub const MAX_RETAINED_CLASSES: usize = 1000;
 /// Ids below this one are as old as the process, nearly: half of the marks are among them.
 const OLD_IDS: u64 = 1 << 17;
 
@@ -28,6 +34,19 @@ pub struct ClassRow {
     pub retained_bytes: Option<u64>,
 }
 
+/// An object by what it retains. These hold each other: never sum them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Large {
+    /// Its id in the file.
+    pub id: u64,
+    /// The file's name of it.
+    pub name: String,
+    /// Its own bytes.
+    pub bytes: u64,
+    /// What would go if it went.
+    pub retained_bytes: u64,
+}
+
 /// What one snapshot says.
 #[derive(Clone, Debug)]
 pub struct Summary {
@@ -39,6 +58,8 @@ pub struct Summary {
     pub classes: Vec<ClassRow>,
     /// All owners, the most bytes first, what no owner holds at the end. Their sum is the heap.
     pub owners: Vec<Owner>,
+    /// The objects that retain most.
+    pub largest: Vec<Large>,
     /// Some objects by id and name, to tell one life of a process from another.
     pub marks: Vec<Mark>,
     /// What was found strange meanwhile.
@@ -46,7 +67,7 @@ pub struct Summary {
 }
 
 impl Summary {
-    /// Sums a graph up; with the retained bytes of the `retained` largest classes.
+    /// Sums a graph up; with the retained bytes of the `retained` largest classes and objects, at most [`MAX_RETAINED_CLASSES`].
     ///
     /// # Examples
     ///
@@ -62,29 +83,34 @@ impl Summary {
     pub fn of(graph: &Graph, retained: usize) -> Summary {
         let mut warnings = Vec::new();
         let interfaces = Interfaces::infer(graph, &mut warnings);
+        let retained = retained.min(MAX_RETAINED_CLASSES);
         let mut classes = Classes::default();
         let mut sums: Vec<(u64, u64)> = Vec::new();
-        let mut sizes = graph.shallow.iter();
-        each_class(graph, &mut classes, &interfaces, |_, _, class| {
-            let bytes = sizes.next().unwrap_or(0);
+        let mut figures = graph.places().zip(graph.shallow.iter());
+        // The class of each place, while there are few enough for two bytes; the largest are asked for again.
+        let mut class_at = vec![u16::MAX; if retained > 0 { graph.node_count() } else { 0 }];
+        each_class(graph, &mut classes, &interfaces, |_, class| {
+            let (place, bytes) = figures.next().unwrap_or_default();
             if sums.len() <= class as usize {
                 sums.resize(class as usize + 1, (0, 0));
             }
             let sum = &mut sums[class as usize];
             sum.0 += u64::from(bytes > 0);
             sum.1 += bytes;
+            if retained > 0 && bytes > 0 {
+                class_at[place as usize] = u16::try_from(class).unwrap_or(u16::MAX);
+            }
         });
         let mut by_bytes: Vec<u32> = (0..sums.len() as u32).filter(|class| sums[*class as usize].0 > 0).collect();
-        by_bytes.sort_by_key(|class| (std::cmp::Reverse(sums[*class as usize].1), *class));
-        let retained_bytes: Vec<u64> = by_bytes[..retained.min(by_bytes.len())]
-            .chunks(CLASSES_A_PASS)
-            .flat_map(|some| retained_by_class(graph, &mut classes, &interfaces, some))
-            .collect();
+        by_bytes.sort_by_key(|class| (Reverse(sums[*class as usize].1), *class));
+        let asked = by_bytes[..retained.min(by_bytes.len())].iter().map(|class| u16::try_from(*class).ok());
+        let retained_bytes = retained_by_class(graph, &class_at, &asked.collect::<Vec<_>>());
+        drop(class_at);
         let row = |(index, class): (usize, &u32)| ClassRow {
             class: classes.get(*class).clone(),
             count: sums[*class as usize].0,
             bytes: sums[*class as usize].1,
-            retained_bytes: retained_bytes.get(index).copied(),
+            retained_bytes: retained_bytes.get(index).copied().flatten(),
         };
         let rows = by_bytes.iter().enumerate().map(row).collect();
         let shares = owners::divide(graph, &owners::find(graph, owners::least_bytes(graph.total_bytes())));
@@ -93,6 +119,7 @@ impl Summary {
             total_bytes: graph.total_bytes(),
             classes: rows,
             owners: owners::name(graph, &shares),
+            largest: largest(graph, retained),
             marks: marks(graph),
             warnings,
         }
@@ -111,9 +138,31 @@ impl Summary {
     }
 }
 
+/// The objects that retain most.
+fn largest(graph: &Graph, most: usize) -> Vec<Large> {
+    let mut heap = BinaryHeap::new();
+    for node in 0..graph.node_count() as u32 {
+        let retained = graph.retained_bytes(Node(node));
+        if heap.len() < most {
+            heap.push(Reverse((retained, Reverse(node))));
+        } else if let Some(mut least) = heap.peek_mut()
+            && least.0 < (retained, Reverse(node))
+        {
+            *least = Reverse((retained, Reverse(node)));
+        }
+    }
+    let large = |Reverse((retained_bytes, Reverse(node)))| Large {
+        id: graph.id(Node(node)),
+        name: graph.name(Node(node)).into_owned(),
+        bytes: graph.shallow_bytes(Node(node)),
+        retained_bytes,
+    };
+    heap.into_sorted_vec().into_iter().map(large).collect()
+}
+
 /// Classes of one name are one: where they are defined may differ from life to life.
 fn joined_by_name(rows: &[ClassRow]) -> Vec<(String, u64, u64)> {
-    let mut index = std::collections::HashMap::new();
+    let mut index = HashMap::new();
     let mut joined: Vec<(String, u64, u64)> = Vec::new();
     for row in rows {
         let at = *index.entry(&row.class.name).or_insert(joined.len());
@@ -123,32 +172,33 @@ fn joined_by_name(rows: &[ClassRow]) -> Vec<(String, u64, u64)> {
         joined[at].1 += row.bytes;
         joined[at].2 += row.count;
     }
-    joined.sort_by_key(|(_, bytes, _)| std::cmp::Reverse(*bytes));
+    joined.sort_by_key(|(_, bytes, _)| Reverse(*bytes));
     joined
 }
 
-/// What would go with all objects of each of some classes: of those that hold each other, the outermost count.
-fn retained_by_class(graph: &Graph, classes: &mut Classes, interfaces: &Interfaces, some: &[u32]) -> Vec<u64> {
-    let mut bit_of = vec![0_u8; classes.len()];
-    for (bit, class) in some.iter().enumerate() {
-        bit_of[*class as usize] = 1 << bit;
-    }
-    let mut own = vec![0_u8; graph.node_count()];
-    let mut sizes = graph.shallow.iter();
-    each_class(graph, classes, interfaces, |_, ordinal, class| {
-        if sizes.next().is_some_and(|bytes| bytes > 0) {
-            own[graph.place[ordinal as usize] as usize] = bit_of.get(class as usize).copied().unwrap_or(0);
+/// What would go with all objects of each of some classes: of those that hold each other, the outermost count. `None` for a class
+/// that has no number of 16 bits.
+fn retained_by_class(graph: &Graph, class_at: &[u16], asked: &[Option<u16>]) -> Vec<Option<u64>> {
+    let mut sums = Vec::with_capacity(asked.len());
+    for some in asked.chunks(CLASSES_A_PASS) {
+        let mut bit_of = vec![0_u8; usize::from(u16::MAX) + 1];
+        for (bit, class) in some.iter().enumerate() {
+            if let Some(class) = class {
+                bit_of[usize::from(*class)] = 1 << bit;
+            }
         }
-    });
-    let mut sums = vec![0; some.len()];
-    // Dominators come first, so what is above a node is known when it is met.
-    for node in 0..own.len() {
-        let above = if node == 0 { 0 } else { own[graph.dominator[node] as usize] };
-        let outermost = own[node] & !above;
-        if outermost != 0 {
-            sums[outermost.trailing_zeros() as usize] += graph.retained_bytes(Node(node as u32));
+        let mut bytes = [0; CLASSES_A_PASS];
+        // Bits of the classes above each node and of its own. Dominators come first, so they are known when a node is met.
+        let mut bits = vec![0_u8; class_at.len()];
+        for ((node, class), dominator) in class_at.iter().enumerate().zip(graph.dominators()) {
+            let above = bits[dominator as usize];
+            let own = bit_of[usize::from(*class)];
+            if own & !above != 0 {
+                bytes[own.trailing_zeros() as usize] += graph.retained_bytes(Node(node as u32));
+            }
+            bits[node] = above | own;
         }
-        own[node] |= above;
+        sums.extend(some.iter().zip(bytes).map(|(class, bytes)| class.map(|_| bytes)));
     }
     sums
 }
@@ -159,7 +209,7 @@ pub(crate) fn marks(graph: &Graph) -> Vec<Mark> {
         let mixed = (number ^ (number >> 31)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         mixed ^ (mixed >> 29)
     };
-    let mut lists = [const { std::collections::BinaryHeap::<(u64, u64, u32)>::new() }; 2];
+    let mut lists = [const { BinaryHeap::<(u64, u64, u32)>::new() }; 2];
     for (ordinal, id) in (0_u32..).zip(graph.tables.ids.iter()) {
         // Even ids are those of the embedder's own objects, and may be addresses.
         let list = &mut lists[usize::from(id >= OLD_IDS)];

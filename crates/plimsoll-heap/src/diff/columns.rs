@@ -24,7 +24,7 @@ impl Columns {
     pub(super) fn of(mut graph: Graph, classes: &mut Classes, interfaces: &Interfaces) -> Columns {
         graph.forget_retained();
         let mut class_of = Vec::with_capacity(graph.node_count());
-        each_class(&graph, classes, interfaces, |_, _, class| class_of.push(class));
+        each_class(&graph, classes, interfaces, |_, class| class_of.push(class));
         let (all_ids, all_sizes) = graph.into_ids_and_sizes();
         let mut sums = vec![Amount::default(); classes.len()];
         let mut keys = Vec::with_capacity(class_of.len());
@@ -69,7 +69,8 @@ pub(super) fn compare_classes(before: &Columns, after: &Columns, classes: &Class
             match (old.peek().copied(), new.peek().copied()) {
                 (None, None) => break,
                 (Some((a, class, bytes)), Some((b, after_class, after_bytes))) if a == b => {
-                    (old.next(), new.next());
+                    old.next();
+                    new.next();
                     if class != after_class {
                         // A plain object that got another property is of another class.
                         moves[class].gone.add(bytes);

@@ -7,8 +7,8 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
-use super::Graph;
 use super::tables::{EdgeKind, LOOSE, NodeKind};
+use super::{Graph, Node};
 use crate::parse::v8::Warning;
 
 /// Characters of a name made of properties; one more property than fits is left out.
@@ -195,13 +195,27 @@ pub(crate) fn each_class(
     graph: &Graph,
     classes: &mut Classes,
     interfaces: &Interfaces,
-    mut see: impl FnMut(&Classes, u32, u32),
+    mut see: impl FnMut(&Classes, u32),
 ) {
     let mut namer = Namer::new(graph, classes, interfaces);
     each_node(graph, |ordinal, name, properties| {
         let class = namer.class(classes, ordinal, name, properties);
-        see(classes, ordinal, class);
+        see(classes, class);
     });
+}
+
+/// All objects of a class by its name, those without bytes included, in the file's order.
+#[must_use]
+pub fn instances(graph: &Graph, name: &str) -> Vec<Node> {
+    let interfaces = Interfaces::infer(graph, &mut Vec::new());
+    let (mut found, mut places) = (Vec::new(), graph.places());
+    each_class(graph, &mut Classes::default(), &interfaces, |classes, class| {
+        let place = places.next().unwrap_or(0);
+        if classes.get(class).name == name {
+            found.push(Node(place));
+        }
+    });
+    found
 }
 
 /// Finds classes, remembering what it found.

@@ -132,13 +132,13 @@ pub fn divide(graph: &Graph, owners: &[Node]) -> Vec<Share> {
     for (owner, index) in owners.iter().zip(0..rest) {
         of[owner.0 as usize] = index;
     }
-    for node in 1..of.len() {
+    for (node, dominator) in graph.dominators().enumerate() {
         if of[node] == rest {
-            of[node] = of[graph.dominator[node] as usize];
+            of[node] = of[dominator as usize];
         }
     }
-    for (place, bytes) in graph.place.iter().zip(graph.shallow.iter()).filter(|(_, bytes)| *bytes > 0) {
-        let share = &mut shares[usize::from(of[*place as usize])];
+    for (place, bytes) in graph.places().zip(graph.shallow.iter()).filter(|(_, bytes)| *bytes > 0) {
+        let share = &mut shares[usize::from(of[place as usize])];
         share.bytes += bytes;
         share.objects += 1;
     }

@@ -52,9 +52,9 @@ impl Paths {
             .edges(root, false)
             .partition(|edge| super::own::is_user_root(&graph.tables, graph.ordinal_of(edge.to)));
         let mut dull = Vec::new();
-        search.from_root(&users, Some(&mut dull));
+        search.reach_from_root(&users, Some(&mut dull));
         search.all(dull, None);
-        search.from_root(&rest, None);
+        search.reach_from_root(&rest, None);
         Paths { from: search.from }
     }
 
@@ -133,7 +133,7 @@ impl Search<'_> {
         new
     }
 
-    fn from_root(&mut self, edges: &[Edge], dull: Option<&mut Vec<u32>>) {
+    fn reach_from_root(&mut self, edges: &[Edge], dull: Option<&mut Vec<u32>>) {
         let level = edges.iter().map(|edge| edge.to.0).filter(|node| self.reach(*node, 0)).collect();
         self.all(level, dull);
     }
@@ -232,11 +232,11 @@ pub fn key(graph: &Graph, steps: &[Step], node: Node) -> String {
     let left_out = steps.len().saturating_sub(MAX_STEPS);
     for (at, step) in steps.iter().enumerate() {
         if left_out > 0 && at == MAX_STEPS / 2 {
-            path.push_str("…");
+            path.push('…');
         }
         let is_left_out = left_out > 0 && (MAX_STEPS / 2..MAX_STEPS / 2 + left_out).contains(&at);
         // An index of an index: the table of a Map, the elements of an array of arrays in one store.
-        if !is_left_out && !(step.key == "[*]" && path.ends_with("[*]")) {
+        if !(is_left_out || (step.key == "[*]" && path.ends_with("[*]"))) {
             path.push_str(&step.key);
         }
     }
