@@ -13,6 +13,7 @@ mod output;
 mod snapshot;
 mod supervise;
 mod tail;
+mod trend;
 mod view;
 mod web;
 
@@ -36,6 +37,7 @@ fn main() -> ExitCode {
         Command::Heap(args) => commands::heap::run(args),
         Command::Doctor(args) => commands::doctor::run(args),
         Command::Replay(args) => commands::replay::run(&args),
+        Command::Report(args) => commands::report::run(&args),
         Command::Stop(args) => commands::stop::run(&args),
         Command::MetricsNames => commands::metrics_names::run(),
         Command::Demo(args) => commands::demo::run(&args),

@@ -11,8 +11,10 @@ mod diff;
 pub(crate) mod input;
 mod open;
 mod paths;
+mod profiles;
 mod table;
 mod top;
+pub(crate) mod trend;
 
 /// Arguments of `plimsoll heap`.
 #[derive(Debug, clap::Args)]
@@ -29,6 +31,8 @@ enum Command {
     Top(top::Args),
     /// Show what keeps objects alive: the shortest path from the root
     Paths(paths::Args),
+    /// Judge a directory of snapshots, profiles or digests: what leaks, how fast, how surely
+    Trend(trend::Args),
     /// Say what a file is, and what is in it; of any format that Plimsoll reads
     Open(open::Args),
 }
@@ -38,6 +42,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode, Failure> {
         Command::Diff(args) => diff::run(&args),
         Command::Top(args) => top::run(&args),
         Command::Paths(args) => paths::run(&args),
+        Command::Trend(args) => trend::run(&args),
         Command::Open(args) => open::run(&args),
     }
 }

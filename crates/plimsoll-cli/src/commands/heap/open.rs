@@ -10,6 +10,7 @@ use plimsoll_heap::summary::Summary;
 use serde_json::{Value, json};
 
 use super::input::{Input, unreadable};
+use super::profiles;
 use super::table::Table;
 use crate::exit::Failure;
 use crate::view::text::{self, Line, Tone};
@@ -60,6 +61,7 @@ pub(crate) fn digest(input: Input) -> Result<Digest, Failure> {
         Some(Format::Digest) => {
             Digest::read(input.stream).map_err(|error| Failure::new(format!("{}: {error}", path.display())))
         }
+        format if profiles::reads(format) => Ok(profiles::profile(input)?.digest()),
         _ => {
             input.expect_v8()?;
             let (graph, mut warnings) =
