@@ -18,7 +18,7 @@ pub(crate) const AT_UNIX: f64 = 1_795_253_400.0;
 
 /// As [`leaking`], and it embeds the library: it reports, and its last life left with last words.
 pub(crate) fn reporting() -> Snapshot {
-    let mut snapshot = Snapshot { reports: report::reports(), ..leaking() };
+    let mut snapshot = Snapshot { reports: report::reports(), verdicts: verdicts(), ..leaking() };
     if let Some(exit) = &mut snapshot.last_exit {
         exit.last_words = Some(report::last_words());
     }

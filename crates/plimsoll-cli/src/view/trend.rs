@@ -118,7 +118,7 @@ mod tests {
             verdict.state = "stable".into();
             verdict.per_hour = None;
         });
-        assert_eq!(shown(&verdicts), "nothing grows  over 36 h\n");
+        assert_eq!(shown(&verdicts), "nothing grows  over 1 d 12 h\n");
         verdicts.iter_mut().for_each(|verdict| verdict.state = "insufficient-data".into());
         assert_eq!(shown(&verdicts), "too few readings to say\n");
     }
@@ -126,7 +126,7 @@ mod tests {
     #[test]
     fn values_have_their_units() {
         for (number, unit, text) in
-            [(1_572_864.0, "bytes", "+1.50 MiB/h"), (-2048.0, "bytes", "-2.00 KiB/h"), (0.25, "count", "+0.2/h")]
+            [(1_572_864.0, "bytes", "+1.5 MiB/h"), (-2048.0, "bytes", "-2.0 KiB/h"), (0.25, "count", "+0.2/h")]
         {
             assert_eq!(rate(number, unit), text);
         }
