@@ -90,6 +90,11 @@ impl Layout {
         self.home().join("stderr.fifo")
     }
 
+    /// Heap captures: files, digests, reports.
+    pub(crate) fn heap(&self) -> PathBuf {
+        self.home().join("heap")
+    }
+
     /// The Unix socket (0600) that `status` and `top` ask.
     pub(crate) fn socket(&self) -> PathBuf {
         self.home().join("control.sock")

@@ -164,6 +164,8 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
         cgroup: !args.no_cgroup,
         derive: false,
         swap: false,
+        heap: crate::capture::Settings::default(),
+        http_token: None,
     };
     let teller = tell::start(layout.clone(), plan)
         .map_err(|error| Failure::internal(format!("cannot start the thread that tells the story: {error}")))?;

@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use super::restart::Policy;
 use super::stage::Stage;
+use crate::capture;
 use crate::layout::Layout;
+use crate::web::token::Token;
 
 /// Time between SIGTERM and SIGKILL when none is given.
 #[cfg(test)]
@@ -36,6 +38,8 @@ pub(crate) struct Options {
     pub(crate) stages: Vec<Stage>,
     /// Where to serve HTTP, when asked to.
     pub(crate) http: Option<SocketAddr>,
+    /// What stands for authority there.
+    pub(crate) http_token: Option<Token>,
     /// A pseudo-terminal for the child.
     pub(crate) pty: bool,
     /// No echo of the child's output, no start banner.
@@ -48,6 +52,8 @@ pub(crate) struct Options {
     pub(crate) derive: bool,
     /// The child may use swap.
     pub(crate) swap: bool,
+    /// `--heap` and what belongs to it.
+    pub(crate) heap: capture::Settings,
 }
 
 /// A name for a command: the last part of its path, made a valid one.

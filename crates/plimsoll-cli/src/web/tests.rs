@@ -63,7 +63,7 @@ impl Served {
         let path = dir.path().join("control.sock");
         let pretend = Arc::new(Pretend::default());
         let tcp = socket::bind_tcp("127.0.0.1:0".parse().unwrap()).unwrap();
-        let handle = serve(pretend.clone(), socket::bind(&path).unwrap(), Some(tcp)).unwrap();
+        let handle = serve(pretend.clone(), socket::bind(&path).unwrap(), Some(tcp), Some(Token::new(TOKEN).unwrap())).unwrap();
         Served { pretend, handle, path, _dir: dir }
     }
 
@@ -256,6 +256,6 @@ fn a_port_for_everyone_needs_a_token() {
     let dir = tempfile::tempdir().unwrap();
     let unix = socket::bind(&dir.path().join("s")).unwrap();
     let tcp = std::net::TcpListener::bind("0.0.0.0:0").unwrap();
-    let error = serve(Arc::new(Pretend::default()), unix, Some(tcp)).unwrap_err();
+    let error = serve(Arc::new(Pretend::default()), unix, Some(tcp), None).unwrap_err();
     assert!(error.to_string().contains("token"), "{error}");
 }
