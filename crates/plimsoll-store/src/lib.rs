@@ -51,6 +51,7 @@
 mod chunk;
 mod clock;
 mod core;
+mod disk;
 mod error;
 mod frame;
 mod intake;
@@ -62,9 +63,11 @@ mod retain;
 mod ring;
 mod schema;
 mod segment;
+mod segments;
 mod settings;
 mod split;
-mod spool;
+pub mod spool;
+mod spooler;
 mod stats;
 mod sys;
 #[cfg(test)]

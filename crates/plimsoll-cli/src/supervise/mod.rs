@@ -22,6 +22,7 @@ pub(crate) mod options;
 mod pty;
 mod reach;
 pub(crate) mod reason;
+pub(crate) mod recorder;
 pub(crate) mod restart;
 mod setup;
 pub(crate) mod shared;

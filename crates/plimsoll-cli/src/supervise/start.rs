@@ -16,6 +16,7 @@ use super::mailbox::Mailbox;
 use super::options::Options;
 use super::pty;
 use super::reach::{self, Bond, Reach};
+use super::recorder::Recorder;
 use super::shared::Shared;
 use super::stage::Stage;
 use super::state::{Process, State, VERSION};
@@ -48,6 +49,8 @@ pub(crate) struct Starter {
     pub(crate) layout: crate::layout::Layout,
     /// Heap captures, unless they are off.
     pub(crate) capture: Option<Capture>,
+    /// The decision log.
+    pub(crate) recorder: Arc<Recorder>,
 }
 
 impl Starter {
@@ -128,6 +131,7 @@ impl Starter {
             policy: shared.policy(),
             stages: &self.stages,
             mailbox,
+            recorder: &self.recorder,
             beat: &shared.beat,
         })
     }

@@ -4,6 +4,8 @@
 //! be read is absent, never 0. One-of-several facts (`_info`) are 1 for what holds and 0 for the others, so that an alert
 //! can be written on each. Values of variables and commands never appear. `docs/metrics.md` lists every row.
 
+mod heap;
+
 use std::collections::BTreeMap;
 
 use prometheus_client::collector::Collector;
@@ -95,7 +97,7 @@ fn ratio(part: Option<u64>, whole: Option<u64>) -> Option<f64> {
     Some(part.number()? / whole.filter(|w| *w > 0).number()?)
 }
 
-/// Every metric there is.
+/// What is told of every supervisor.
 const METRICS: &[Metric] = &[
     metric("plimsoll_supervisor_info", "Which Plimsoll supervises", |s, out| {
         out.with(&[("version", &s.supervisor.version)], 1);
@@ -301,9 +303,14 @@ const METRICS: &[Metric] = &[
     }),
 ];
 
+/// Every metric there is, in the order in which they are written.
+fn all() -> impl Iterator<Item = &'static Metric> {
+    METRICS.iter().chain(heap::METRICS)
+}
+
 /// Every metric's name, in the order of the table.
 pub(crate) fn names() -> impl Iterator<Item = &'static str> {
-    METRICS.iter().map(|metric| metric.name)
+    all().map(|metric| metric.name)
 }
 
 /// The exposition of one snapshot.
@@ -323,7 +330,7 @@ struct Scrape(Snapshot);
 
 impl Collector for Scrape {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
-        for metric in METRICS {
+        for metric in all() {
             let mut samples = Samples::default();
             (metric.read)(&self.0, &mut samples);
             if samples.0.is_empty() {

@@ -143,6 +143,6 @@ fn make(dir: &Path) {
     }
     let batch = builders.finish(start).unwrap();
     database.insert(&batch.sealed, &batch.resume).unwrap();
-    let segment = [&crate::segment::header(start)[..], &bytes].concat();
+    let segment = [&crate::segment::header(crate::segment::Content::Log, start)[..], &bytes].concat();
     std::fs::write(crate::segment::path(&spool, start), segment).unwrap();
 }

@@ -322,7 +322,8 @@ fn a_missing_segment_is_a_gap() {
     };
     let segment = |start: u64, frames: &[u8]| {
         let file = crate::segment::path(&spool, start);
-        std::fs::write(file, [&crate::segment::header(start)[..], frames].concat()).unwrap();
+        std::fs::write(file, [&crate::segment::header(crate::segment::Content::Log, start)[..], frames].concat())
+            .unwrap();
     };
     segment(0, &frame(0, "one\ncut o"));
     segment(4096, &frame(4096, "ff\ntwo\nthree"));
