@@ -6,13 +6,18 @@
 //! | module | what |
 //! |---|---|
 //! | [`mod@format`] | which format a file has, by its first bytes |
+//! | [`parse`] | one reader a format |
+//! | [`graph`] | a heap as a graph: sizes, dominators, retained sizes |
 //! | [`digest`] | the few KB that are kept of a snapshot: classes, owners, stacks or mappings with bytes, count and variance |
 //! | [`series`] | one figure over time |
 //! | [`trend`] | how it moves: slope with interval, significance, shape |
 //! | [`verdict`] | does it leak: a word, reasons, rate, time to limit; leak or retention |
 
+mod column;
 pub mod digest;
 pub mod format;
 pub mod series;
 pub mod trend;
 pub mod verdict;
+pub mod graph;
+pub mod parse;

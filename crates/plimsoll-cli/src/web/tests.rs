@@ -4,14 +4,17 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use plimsoll::clock::{Clock, MonotonicClock};
 
 use super::client::{Client, ClientError};
+use super::token::Token;
 use super::{HEADER_TIME, TCP_CONNECTIONS, WebHandle, serve, socket};
+use crate::capture::due::Trigger;
+use crate::capture::shelf::{Format, Keep, Shelf};
 use crate::snapshot::{Control, DecisionView, RunState, Snapshot, sample};
 
 /// A supervisor that only remembers what it was told.
