@@ -36,6 +36,9 @@ struct Target {
     runtime: Runtime,
     connected: bool,
     anon_bytes: u64,
+    resident_bytes: u64,
+    /// Pid and start time in one number: no other life of any program has it on this machine.
+    life: u64,
 }
 
 /// Why a method gave nothing.
@@ -84,6 +87,8 @@ fn target(context: &mut Context) -> Result<Target, String> {
             runtime: runtime(pid),
             connected: connected.contains(&pid),
             anon_bytes: reading.anon_bytes,
+            resident_bytes: reading.resident_bytes(),
+            life: u64::from(pid.unsigned_abs()) << 40 ^ reading.identity.start_ticks,
         };
         let rank = |one: &Target| (one.runtime != Runtime::Other || one.connected, one.anon_bytes);
         if best.as_ref().is_none_or(|best| rank(&found) > rank(best)) {
@@ -284,7 +289,8 @@ fn digest(context: &mut Context, item: &Item, target: &Target, view: &mut Captur
     let made = context.shelf.digest_path(item);
     let mut command = Command::new("/proc/self/exe");
     command.args(["heap", "digest"]).arg(file).arg("--out").arg(&made);
-    command.args(["--at-ms", &item.unix_ms.to_string()]);
+    command.args(["--at-ms", &item.unix_ms.to_string(), "--life", &target.life.to_string()]);
+    command.args(["--total", &format!("rss={}", target.resident_bytes), "--total", &format!("anon={}", target.anon_bytes)]);
     if *format == Format::V8Snapshot {
         command.arg("--compress");
     }

@@ -37,8 +37,10 @@ pub(crate) fn run(
     let Some(pid) = i32::try_from(started.id()).ok().and_then(Pid::from_raw) else {
         return Err(format!("{program}: the kernel gave an impossible pid"));
     };
-    // No room only means that its memory counts for a moment.
-    excluded.exclude(pid.as_raw_nonzero().get());
+    if !excluded.exclude(pid.as_raw_nonzero().get()) {
+        rustix::process::kill_process_group(pid, Signal::KILL).ok();
+        return Err(format!("{program}: too many commands run at once"));
+    }
     // Reaped already: it has ended.
     let Ok(pidfd) = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()) else { return Ok(()) };
     let until = MonotonicClock.now() + patience;
