@@ -196,7 +196,7 @@ fn v8(context: &mut Context, target: &Target) -> Result<Taken, Nothing> {
     let objects = objects(context, target);
     let room = room(target.pid, &setup.dir).map_err(Nothing::Failed)?;
     let room = Room { kept_bytes: context.shared.budget().1 / 4, ..room };
-    let cleared = preflight::judge(objects, room).map_err(Nothing::Refused)?;
+    let cleared = preflight::judge(objects, target.anon_bytes, room).map_err(Nothing::Refused)?;
     context.shared.tell(
         "heap",
         &format!(
