@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) mod found;
 mod heap;
+pub(crate) mod report;
 #[cfg(test)]
 pub(crate) mod sample;
 
@@ -42,6 +43,8 @@ pub(crate) struct Snapshot {
     pub logs: LogsView,
     /// Heap captures; absent where they are off.
     pub heap: Option<HeapView>,
+    /// What the program said of itself.
+    pub reports: report::ReportsView,
     pub pressure: Option<PressureView>,
     pub host: Option<HostView>,
     /// Variables derived from the budget: name, value, and why or why not.
@@ -248,6 +251,8 @@ pub(crate) struct ExitView {
     pub killed_after_grace: bool,
     /// The exit code that `plimsoll run` ends with when it does not restart.
     pub plimsoll_code: i32,
+    /// What it said before it left, when it embeds a watchdog that did.
+    pub last_words: Option<report::LastWordsView>,
 }
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -358,6 +363,10 @@ impl Snapshot {
         }
         if let Some(heap) = &mut self.heap {
             heap.redact();
+        }
+        self.reports.redact();
+        if let Some(words) = self.last_exit.as_mut().and_then(|exit| exit.last_words.as_mut()) {
+            words.redact();
         }
         self
     }

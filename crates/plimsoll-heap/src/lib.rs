@@ -9,6 +9,7 @@
 //! | [`parse`] | one reader a format |
 //! | [`graph`] | a heap as a graph: sizes, dominators, retained sizes |
 //! | [`digest`] | the few KB that are kept of a snapshot: classes, owners, stacks or mappings with bytes, count and variance |
+//! | [`profile`] | what is live by stack, class or mapping, and what changed between two |
 //! | [`series`] | one figure over time |
 //! | [`trend`] | how it moves: slope with interval, significance, shape |
 //! | [`verdict`] | does it leak: a word, reasons, rate, time to limit; leak or retention |
@@ -16,8 +17,9 @@
 mod column;
 pub mod digest;
 pub mod format;
+pub mod graph;
+pub mod parse;
+pub mod profile;
 pub mod series;
 pub mod trend;
 pub mod verdict;
-pub mod graph;
-pub mod parse;

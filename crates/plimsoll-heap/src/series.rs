@@ -198,7 +198,7 @@ mod tests {
     #[test]
     fn a_class_that_is_not_there_has_no_bytes_and_a_figure_not_read_is_missing() {
         let row = |kind, key: &str, bytes| Row { kind, key: key.into(), bytes, count: 1, variance: 0.0 };
-        let digest = |at, rows| Digest { unix_ns: at, life: 7, rows };
+        let digest = |at, rows| Digest { unix_ns: at, life: 7, rows, ..Digest::default() };
         let digests = [
             digest(2_000_000_000, vec![row(Kind::Class, "Map", 50), row(Kind::Total, "rss", 9)]),
             digest(1_000_000_000, vec![row(Kind::Class, "Set", 10)]),

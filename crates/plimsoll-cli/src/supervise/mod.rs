@@ -23,6 +23,7 @@ mod pty;
 mod reach;
 pub(crate) mod reason;
 pub(crate) mod recorder;
+mod reports;
 pub(crate) mod restart;
 mod setup;
 pub(crate) mod shared;

@@ -242,9 +242,9 @@ mod tests {
     fn a_matrix_times_its_inverse() {
         let matrix = vec![vec![4.0, 1.0, 0.5], vec![1.0, 3.0, -1.0], vec![0.5, -1.0, 2.0]];
         let inverse = invert(matrix.clone()).unwrap();
-        for i in 0..3 {
+        for (i, row) in matrix.iter().enumerate() {
             for j in 0..3 {
-                let one: f64 = (0..3).map(|k| matrix[i][k] * inverse[k][j]).sum();
+                let one: f64 = row.iter().zip(&inverse).map(|(a, line)| a * line[j]).sum();
                 assert!((one - f64::from(u8::from(i == j))).abs() < 1e-12);
             }
         }

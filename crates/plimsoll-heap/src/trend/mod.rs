@@ -1,8 +1,8 @@
 //! How a figure moves: slope with interval, significance, and the shape of the course. Pure; at most [`BLOCKS_MAX`] (144) medians of
 //! equal spans of time are looked at, so the cost does not grow with the length of the series beyond one pass and a sort.
 //!
-//! In order: lives and sawteeth ([`blocks`]), a day's rhythm and a bend ([`fit`]), steps ([`steps`]), then the ranks of what is
-//! left after the bend ([`rank`]). `docs/trend.md` names the sources.
+//! In order: lives and sawteeth (`blocks`), a day's rhythm and a bend (`fit`), steps (`steps`), then the ranks of what is
+//! left after the bend (`rank`). `docs/trend.md` names the sources.
 
 pub(crate) mod blocks;
 pub(crate) mod fit;

@@ -110,6 +110,14 @@ impl Verdict {
         let trend = self.trend.as_ref()?;
         Some((trend.slope * HOUR, trend.slope_low * HOUR, trend.slope_high * HOUR))
     }
+
+    /// The same verdict with the time to this limit, for series of many that have limits of their own.
+    #[must_use]
+    pub fn with_limit(self, limit: Option<f64>) -> Verdict {
+        let grows = self.trend.as_ref().filter(|_| self.state >= State::Growing);
+        let time_to_limit = grows.zip(limit).and_then(|(trend, limit)| time_to_limit(trend, limit));
+        Verdict { time_to_limit, ..self }
+    }
 }
 
 /// Judges one series.
@@ -151,8 +159,8 @@ fn decide(series: &Series, trend: Option<Trend>, setup: &Setup, significant: f64
     let state = finding.state();
     let mut reasons = vec![words::reason(finding, &trend, series.unit)];
     reasons.extend(words::remarks(&trend, state, series.unit));
-    let time_to_limit = setup.limit.filter(|_| state >= State::Growing).and_then(|limit| time_to_limit(&trend, limit));
-    Verdict { state, confidence: confidence(&trend, finding), reasons, trend: Some(trend), time_to_limit }
+    let confidence = confidence(&trend, finding);
+    Verdict { state, confidence, reasons, trend: Some(trend), time_to_limit: None }.with_limit(setup.limit)
 }
 
 /// What decides.

@@ -31,7 +31,7 @@ fn the_word_for_each_course() {
         ("a leak under a sawtooth", 48, |h| 1_000.0 + 10.0 * h + 300.0 * (h / 1.7).fract(), "leaking"),
         ("a sawtooth", 48, |h| 1_000.0 + 300.0 * (h / 2.3).fract(), "stable"),
         ("a cache that fills", 48, |h| 1_000.0 + 400.0 * (1.0 - (-h / 6.0).exp()), "plateau"),
-        ("a cache still filling", 24, |h| 1_000.0 + 1_000.0 * (1.0 - (-h / 20.0).exp()), "growing"),
+        ("a cache nearly full", 24, |h| 1_000.0 + 1_000.0 * (1.0 - (-h / 12.0).exp()), "plateau"),
         ("a step", 48, |h| if h < 20.0 { 1_000.0 } else { 1_400.0 }, "plateau"),
         ("a stair", 72, |h| 1_000.0 + 60.0 * (h / 6.0).floor(), "leaking"),
         ("an hour of slow growth", 6, |h| 1_000.0 + 12.0 * h, "growing"),
