@@ -50,7 +50,8 @@ impl HeapService {
         words.extend([script.as_str(), kind, port_path.as_str()]);
         let name = format!("heap-{kind}");
         let service = Setup::new(&name, flags).program(&words).ungrouped().start()?;
-        let port = clock::wait_for(START, Duration::from_millis(20), || files::text(&port_file).ok()?.trim().parse().ok());
+        let port =
+            clock::wait_for(START, Duration::from_millis(20), || files::text(&port_file).ok()?.trim().parse().ok());
         match port {
             Some(port) => Ok(HeapService { service, name, port }),
             None => Err(format!("node does not listen within {START:?}: {}", service.stderr())),
@@ -98,7 +99,8 @@ impl HeapService {
 /// # Errors
 /// A sentence with what it printed instead.
 pub fn ask(words: &[&str]) -> Result<(Value, Option<i32>), String> {
-    let output = Command::new(product::plimsoll()?).args(words).output().map_err(|error| format!("plimsoll: {error}"))?;
+    let output =
+        Command::new(product::plimsoll()?).args(words).output().map_err(|error| format!("plimsoll: {error}"))?;
     let text = String::from_utf8_lossy(&output.stdout);
     let value = serde_json::from_str(&text).map_err(|error| {
         format!("plimsoll {}: {error} in {text:?}; {}", words.join(" "), String::from_utf8_lossy(&output.stderr))

@@ -177,9 +177,8 @@ fn understood(answer: &str) -> Result<Figures, String> {
         return Err(why.chars().filter(|c| !c.is_control()).take(200).collect());
     }
     let Some(words) = answer.strip_prefix("ok") else { return Err(format!("answered {answer:?}")) };
-    let of = |key: &str| {
-        words.split(' ').find_map(|word| word.strip_prefix(key)?.strip_prefix('=')?.parse::<u64>().ok())
-    };
+    let of =
+        |key: &str| words.split(' ').find_map(|word| word.strip_prefix(key)?.strip_prefix('=')?.parse::<u64>().ok());
     Ok(Figures { objects: of("objects"), heap_bytes: of("heap") })
 }
 

@@ -66,7 +66,8 @@ impl Desk {
         inner.due.life_ended();
         if std::mem::take(&mut inner.waiting)[Trigger::Asked as usize] {
             inner.view.served_total = inner.view.asked_total;
-            inner.view.answer = Some(CaptureView { failed: Some("the program ended".into()), ..CaptureView::default() });
+            inner.view.answer =
+                Some(CaptureView { failed: Some("the program ended".into()), ..CaptureView::default() });
         }
     }
 

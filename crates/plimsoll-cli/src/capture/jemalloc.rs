@@ -65,7 +65,8 @@ mod tests {
     #[test]
     fn the_newest_profile_of_a_process_is_taken_and_old_ones_go() {
         let dir = tempfile::tempdir().unwrap();
-        for name in ["jemalloc.7.9.i9.heap", "jemalloc.7.10.u10.heap", "jemalloc.7.2.i2.heap", "jemalloc.70.11.i1.heap"] {
+        for name in ["jemalloc.7.9.i9.heap", "jemalloc.7.10.u10.heap", "jemalloc.7.2.i2.heap", "jemalloc.70.11.i1.heap"]
+        {
             std::fs::write(dir.path().join(name), name).unwrap();
         }
         std::fs::write(dir.path().join("jemalloc.7.11.i11.heap"), "").unwrap();

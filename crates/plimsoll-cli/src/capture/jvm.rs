@@ -20,7 +20,13 @@ const SHOWN_BYTES: u64 = 200;
 ///
 /// # Errors
 /// What `jcmd` said, or that it is not there.
-pub(crate) fn histogram(pid: i32, path: &Path, live: bool, excluded: &Excluded, pause: &dyn Pause) -> Result<(), String> {
+pub(crate) fn histogram(
+    pid: i32,
+    path: &Path,
+    live: bool,
+    excluded: &Excluded,
+    pause: &dyn Pause,
+) -> Result<(), String> {
     let failed = |error| format!("{}: {error}", path.display());
     let out = File::create_new(path).map_err(failed)?;
     let also = out.try_clone().map_err(failed)?;

@@ -86,8 +86,11 @@ impl Capture {
             return None;
         }
         let shelf = Shelf::new(layout.heap(), settings.keep);
-        let places =
-            Places { tmp: shelf.tmp(), agent: layout.heap().join("agent.cjs"), socket: layout.home().join("heap.sock") };
+        let places = Places {
+            tmp: shelf.tmp(),
+            agent: layout.heap().join("agent.cjs"),
+            socket: layout.home().join("heap.sock"),
+        };
         let desk = Arc::new(Desk::new(&settings.mode.to_string(), settings.every));
         Some(Capture { settings: settings.clone(), places, shelf, desk })
     }
@@ -137,10 +140,8 @@ impl Capture {
             agents,
             learnt: None,
         };
-        let thread = std::thread::Builder::new()
-            .name("capture".into())
-            .stack_size(STACK_BYTES)
-            .spawn(move || context.work())?;
+        let thread =
+            std::thread::Builder::new().name("capture".into()).stack_size(STACK_BYTES).spawn(move || context.work())?;
         Ok(CaptureHandle { desk: Arc::clone(&self.desk), thread: Some(thread) })
     }
 }

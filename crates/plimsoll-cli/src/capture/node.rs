@@ -52,7 +52,8 @@ pub(crate) fn snapshot(pid: i32, setup: &NodeSetup, pause: &dyn Pause) -> Result
         let closed = !pause.pause(LOOK);
         let waited = MonotonicClock.now().saturating_sub(started);
         if growing.is_none() {
-            growing = files_of(&setup.dir, pid)?.into_iter().find(|path| !before.contains(path)).map(|path| (path, 0, 0));
+            growing =
+                files_of(&setup.dir, pid)?.into_iter().find(|path| !before.contains(path)).map(|path| (path, 0, 0));
         }
         if let Some((path, bytes, still)) = &mut growing {
             let now = std::fs::metadata(&*path).map_or(0, |meta| meta.len());
@@ -153,7 +154,9 @@ mod tests {
     fn a_file_cut_short_does_not_end_as_json() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("x");
-        for (text, whole) in [("{\"strings\":[\"a\"]}\n", true), ("{\"strings\":[\"a\"", false), ("", false), ("{}", true)] {
+        for (text, whole) in
+            [("{\"strings\":[\"a\"]}\n", true), ("{\"strings\":[\"a\"", false), ("", false), ("{}", true)]
+        {
             std::fs::write(&path, text).unwrap();
             assert_eq!(ends_as_json(&path), whole, "{text}");
         }

@@ -55,18 +55,18 @@ pub(crate) fn fetch(url: &str, path: &Path) -> Result<(), String> {
         .enable_time()
         .build()
         .map_err(|error| format!("no runtime for an HTTP request: {error}"))?;
-    runtime.block_on(async {
-        tokio::time::timeout(PATIENCE, get(&target, path))
-            .await
-            .map_err(|_| format!("not done within {} s", PATIENCE.as_secs()))?
-    })
-    .map_err(|why| format!("{url}: {why}"))
+    runtime
+        .block_on(async {
+            tokio::time::timeout(PATIENCE, get(&target, path))
+                .await
+                .map_err(|_| format!("not done within {} s", PATIENCE.as_secs()))?
+        })
+        .map_err(|why| format!("{url}: {why}"))
 }
 
 async fn get(target: &Target, path: &Path) -> Result<(), String> {
     let said = |error: hyper::Error| error.to_string();
-    let stream =
-        TcpStream::connect((target.host.as_str(), target.port)).await.map_err(|error| error.to_string())?;
+    let stream = TcpStream::connect((target.host.as_str(), target.port)).await.map_err(|error| error.to_string())?;
     let (mut sender, connection) = http1::handshake::<_, Body>(TokioIo::new(stream)).await.map_err(said)?;
     let request = Request::get(&target.path)
         .header(header::HOST, format!("{}:{}", target.host, target.port))

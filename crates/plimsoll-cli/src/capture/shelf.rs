@@ -50,14 +50,8 @@ pub(crate) enum Format {
 
 impl Format {
     /// All of them.
-    pub(crate) const ALL: [Format; 6] = [
-        Format::V8Snapshot,
-        Format::V8Profile,
-        Format::Pprof,
-        Format::Jemalloc,
-        Format::JvmHistogram,
-        Format::Smaps,
-    ];
+    pub(crate) const ALL: [Format; 6] =
+        [Format::V8Snapshot, Format::V8Profile, Format::Pprof, Format::Jemalloc, Format::JvmHistogram, Format::Smaps];
 
     /// The file name's extension, without compression.
     pub(crate) const fn extension(self) -> &'static str {

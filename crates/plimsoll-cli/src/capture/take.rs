@@ -53,7 +53,8 @@ enum Nothing {
 pub(super) fn one(context: &mut Context, trigger: Trigger) -> CaptureView {
     let started = MonotonicClock.now();
     let unix_ms = u64::try_from(wall().as_millis()).unwrap_or(u64::MAX);
-    let mut view = CaptureView { at_unix: wall().as_secs_f64(), trigger: trigger.as_str().into(), ..CaptureView::default() };
+    let mut view =
+        CaptureView { at_unix: wall().as_secs_f64(), trigger: trigger.as_str().into(), ..CaptureView::default() };
     let outcome = prepare(context).and_then(|()| target(context)).and_then(|target| {
         view.pid = target.pid.unsigned_abs();
         attempt(context, trigger, unix_ms, &target, &mut view)
@@ -251,9 +252,9 @@ fn room(pid: i32, dir: &std::path::Path) -> Result<Room, String> {
     let machine = (available.available_bytes, available.total_bytes);
     let (headroom_bytes, limit_bytes) = match limits.governing() {
         Some(limit) => {
-            let headroom = limit.headroom_bytes().ok_or_else(|| {
-                format!("{}: what is used of it cannot be read", limit.source.display())
-            })?;
+            let headroom = limit
+                .headroom_bytes()
+                .ok_or_else(|| format!("{}: what is used of it cannot be read", limit.source.display()))?;
             if headroom < machine.0 { (headroom, limit.bytes) } else { machine }
         }
         None => machine,
@@ -290,7 +291,12 @@ fn digest(context: &mut Context, item: &Item, target: &Target, view: &mut Captur
     let mut command = Command::new("/proc/self/exe");
     command.args(["heap", "digest"]).arg(file).arg("--out").arg(&made);
     command.args(["--at-ms", &item.unix_ms.to_string(), "--life", &target.life.to_string()]);
-    command.args(["--total", &format!("rss={}", target.resident_bytes), "--total", &format!("anon={}", target.anon_bytes)]);
+    command.args([
+        "--total",
+        &format!("rss={}", target.resident_bytes),
+        "--total",
+        &format!("anon={}", target.anon_bytes),
+    ]);
     if *format == Format::V8Snapshot {
         command.arg("--compress");
     }

@@ -53,7 +53,8 @@ pub(crate) fn run(
         let late = MonotonicClock.now() > until;
         if late || !pause.pause(Duration::ZERO) {
             rustix::process::kill_process_group(pid, Signal::KILL).ok();
-            let why = if late { format!("not done within {} s", patience.as_secs()) } else { "the supervisor ends".into() };
+            let why =
+                if late { format!("not done within {} s", patience.as_secs()) } else { "the supervisor ends".into() };
             return Err(format!("{program}: {why}"));
         }
     }

@@ -8,9 +8,9 @@ use std::time::Duration;
 use plimsoll::units;
 
 use crate::args::Place;
+use crate::capture;
 use crate::capture::mode::Mode;
 use crate::capture::shelf::{self, Keep};
-use crate::capture;
 use crate::exit::Failure;
 use crate::layout::Layout;
 use crate::supervise::options::{self, Options};

@@ -92,7 +92,11 @@ impl std::str::FromStr for Stage {
             },
             Some(("exec", command)) if !command.trim().is_empty() => Do::Exec(command.trim().to_owned()),
             Some(("exec", _)) => return Err("exec: needs a command".to_owned()),
-            _ => return Err(format!("unknown action {action:?}: expected note, snapshot, signal:NAME, exec:CMD or stop")),
+            _ => {
+                return Err(format!(
+                    "unknown action {action:?}: expected note, snapshot, signal:NAME, exec:CMD or stop"
+                ));
+            }
         };
         Ok(Stage { level, sustain, action })
     }

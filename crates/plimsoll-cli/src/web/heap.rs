@@ -4,8 +4,8 @@
 //! others get the same figures without them. At most [`DIGESTS_MAX`] digests are read for an answer, each at most 4 MiB; files
 //! themselves are never served. Reading them runs on a thread of its own, so a slow disk holds up no other answer.
 
-mod digests;
 mod diff;
+mod digests;
 mod trend;
 
 use axum::Router;

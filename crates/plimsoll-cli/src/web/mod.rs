@@ -10,8 +10,8 @@ mod api;
 pub(crate) mod client;
 mod count;
 mod guard;
-pub(crate) mod metrics;
 mod heap;
+pub(crate) mod metrics;
 pub(crate) mod socket;
 pub(crate) mod token;
 
@@ -125,7 +125,11 @@ pub(crate) fn serve(
             doors.push(Door {
                 listener: Listener::Tcp(TcpListener::from_std(tcp)?),
                 slots: Arc::new(Semaphore::new(TCP_CONNECTIONS)),
-                app: App { router: api::public(control, counters.clone()), guard: Some(Guard::new(address, token)), counters },
+                app: App {
+                    router: api::public(control, counters.clone()),
+                    guard: Some(Guard::new(address, token)),
+                    counters,
+                },
             });
         }
     }

@@ -4,9 +4,12 @@
 //! depth-first walk; what is kept a node: type, name, id, size, retained size, dominator. Memory ends with the graph.
 
 pub(crate) mod bits;
+pub mod classes;
 mod dominators;
 mod order;
 pub(crate) mod own;
+pub mod owners;
+pub mod paths;
 pub(crate) mod strings;
 pub(crate) mod tables;
 
@@ -27,10 +30,10 @@ pub struct Graph {
     /// Sizes after backing stores went to their owners, by ordinal.
     pub(crate) shallow: Column<false>,
     /// Of each ordinal its place, and the other way round.
-    pub(crate) place: Vec<u32>,
+    place: Column<true>,
     pub(crate) ordinal: Vec<u32>,
-    /// Of each place its immediate dominator, always lower.
-    pub(crate) dominator: Vec<u32>,
+    /// Of each place how far below it its immediate dominator is.
+    below: Column<false>,
     /// Of each place the bytes that it retains.
     pub(crate) retained: Sizes,
     total_bytes: u64,
@@ -74,13 +77,24 @@ impl Graph {
         for node in (1..nodes).rev() {
             retained.add(dominator[node] as usize, retained.get(node));
         }
-        Graph { tables, shallow, place, ordinal, dominator, retained, total_bytes }
+        // From here on these two are read in order, or seldom: as columns they take half.
+        let mut below = Column::new();
+        for (node, dominator) in (0_u32..).zip(dominator) {
+            below.push(u64::from(node - dominator));
+        }
+        let mut places = Column::new();
+        for place in place {
+            places.push(u64::from(place));
+        }
+        places.shrink();
+        below.shrink();
+        Graph { tables, shallow, place: places, ordinal, below, retained, total_bytes }
     }
 
     /// How many nodes there are, the runtime's own included.
     #[must_use]
     pub fn node_count(&self) -> usize {
-        self.place.len()
+        self.tables.types.len()
     }
 
     /// The sum of all sizes.
@@ -98,7 +112,26 @@ impl Graph {
     /// The node that the file gives this id.
     #[must_use]
     pub fn by_id(&self, id: u64) -> Option<Node> {
-        self.tables.ids.iter().position(|found| found == id).map(|ordinal| Node(self.place[ordinal]))
+        self.tables.ids.iter().position(|found| found == id).map(|ordinal| Node(self.place.get(ordinal) as u32))
+    }
+
+    /// The nodes of many ids at once, each with what `wanted` says of it.
+    pub(crate) fn find_ids(&self, wanted: &std::collections::HashMap<u64, usize>) -> Vec<(usize, Node)> {
+        let ids = self.places().zip(self.tables.ids.iter());
+        ids.filter_map(|(place, id)| wanted.get(&id).map(|index| (*index, Node(place)))).collect()
+    }
+
+    /// Gives back what only retained sizes and paths need. What is left answers for ids, sizes and classes.
+    pub(crate) fn forget_retained(&mut self) {
+        self.place = Column::new();
+        self.ordinal = Vec::new();
+        self.below = Column::new();
+        self.retained = Sizes::default();
+    }
+
+    /// The two columns that are kept when the rest goes.
+    pub(crate) fn into_ids_and_sizes(self) -> (Column<true>, Column<false>) {
+        (self.tables.ids, self.shallow)
     }
 
     pub(crate) fn ordinal_of(&self, node: Node) -> u32 {
@@ -143,7 +176,17 @@ impl Graph {
     /// The nearest node without which it would go; the root's is the root.
     #[must_use]
     pub fn dominator(&self, node: Node) -> Node {
-        Node(self.dominator[node.0 as usize])
+        Node(node.0 - self.below.get(node.0 as usize) as u32)
+    }
+
+    /// The place of each ordinal, in order.
+    pub(crate) fn places(&self) -> impl Iterator<Item = u32> + '_ {
+        self.place.iter().map(|place| place as u32)
+    }
+
+    /// The dominator of each place, in order: always lower, but for the root's, which is itself.
+    pub(crate) fn dominators(&self) -> impl Iterator<Item = u32> + '_ {
+        (0_u32..).zip(self.below.iter()).map(|(node, below)| node - below as u32)
     }
 
     /// What it leads to, weak edges left out; with those that do not hold (`LOOSE`) only when `all`.

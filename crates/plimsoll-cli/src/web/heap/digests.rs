@@ -52,7 +52,8 @@ pub(super) fn newest(shelf: &Shelf) -> Answer<(Vec<(Item, Digest)>, usize)> {
     let beyond = with.len().saturating_sub(DIGESTS_MAX);
     with.drain(..beyond);
     let all = with.len();
-    let read: Vec<(Item, Digest)> = with.into_iter().filter_map(|item| read(&item).ok().map(|one| (item, one))).collect();
+    let read: Vec<(Item, Digest)> =
+        with.into_iter().filter_map(|item| read(&item).ok().map(|one| (item, one))).collect();
     let unread = all - read.len();
     Ok((read, unread))
 }

@@ -85,7 +85,8 @@ fn judged(kind: Kind, series: &Series, verdict: Verdict, asker: Asker) -> (State
 
 /// The same for people to read and to keep.
 pub(super) fn markdown(name: &str, found: &Analysis) -> String {
-    let mut text = format!("# Heap trend of {name}\n\nAssessment: **{}**, from {} captures", found.assessment, found.snapshots);
+    let mut text =
+        format!("# Heap trend of {name}\n\nAssessment: **{}**, from {} captures", found.assessment, found.snapshots);
     if let (Some(from), Some(until)) = (found.from_unix, found.until_unix) {
         let span = std::time::Duration::from_secs_f64((until - from).max(0.0));
         text.push_str(&format!(" over {}", units::duration(span)));

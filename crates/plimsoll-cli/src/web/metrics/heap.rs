@@ -29,9 +29,13 @@ pub(super) const METRICS: &[Metric] = &[
             out.one_of("result", ["pending", "ok", "failed"], found);
         }
     }),
-    metric("plimsoll_heap_capture_attributed_bytes", "Memory of the program put down to a running capture", |s, out| {
-        out.one(s.heap.as_ref().map(|heap| heap.attributed_bytes));
-    }),
+    metric(
+        "plimsoll_heap_capture_attributed_bytes",
+        "Memory of the program put down to a running capture",
+        |s, out| {
+            out.one(s.heap.as_ref().map(|heap| heap.attributed_bytes));
+        },
+    ),
     metric("plimsoll_heap_kept_count", "Captures on disk", |s, out| {
         out.one(s.heap.as_ref().map(|heap| heap.kept));
     }),
