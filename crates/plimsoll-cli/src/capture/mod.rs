@@ -24,6 +24,7 @@ mod take;
 mod wait;
 
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -85,12 +86,12 @@ impl Capture {
         if settings.mode == Mode::Off {
             return None;
         }
-        let shelf = Shelf::new(layout.heap(), settings.keep);
-        let places = Places {
-            tmp: shelf.tmp(),
-            agent: layout.heap().join("agent.cjs"),
-            socket: layout.home().join("heap.sock"),
-        };
+        // The program may change its directory, and what Node cannot find keeps it from starting.
+        let absolute = |path: PathBuf| std::path::absolute(&path).unwrap_or(path);
+        let heap = absolute(layout.heap());
+        let shelf = Shelf::new(heap.clone(), settings.keep);
+        let socket = absolute(layout.home()).join("heap.sock");
+        let places = Places { tmp: shelf.tmp(), agent: heap.join("agent.cjs"), socket };
         let desk = Arc::new(Desk::new(&settings.mode.to_string(), settings.every));
         Some(Capture { settings: settings.clone(), places, shelf, desk })
     }

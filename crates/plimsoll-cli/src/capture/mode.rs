@@ -103,17 +103,6 @@ pub(crate) enum Method {
 }
 
 impl Method {
-    /// All of them.
-    pub(crate) const ALL: [Method; 7] = [
-        Method::V8Snapshot,
-        Method::Agent,
-        Method::JvmLive,
-        Method::JvmAll,
-        Method::Pprof,
-        Method::Jemalloc,
-        Method::Smaps,
-    ];
-
     /// The word in metrics and output.
     pub(crate) const fn as_str(self) -> &'static str {
         match self {

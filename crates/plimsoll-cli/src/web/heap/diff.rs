@@ -1,17 +1,14 @@
 //! What grew between two captures, from their digests: by class, owner path, stack or mapping, with the noise of what was sampled.
 
-use std::collections::HashMap;
-
 use axum::http::StatusCode;
-use plimsoll_heap::digest::{Digest, Kind, Row};
+use plimsoll_heap::digest::{Digest, Kind};
+use plimsoll_heap::profile;
+use plimsoll_heap::profile::diff::Fate;
 use serde::{Deserialize, Serialize};
 
 use super::super::guard::Asker;
 use super::{Answer, Listed, ROWS_MAX, Wrong, digests, listed};
 use crate::capture::shelf::{Format, Item, Shelf};
-
-/// A difference below so many standard deviations is noise.
-const NOISE_SIGMAS: f64 = 3.0;
 
 /// Which two; by default the oldest and the newest of the newest one's format.
 #[derive(Debug, Default, Deserialize)]
@@ -102,50 +99,32 @@ fn delta(before: u64, after: u64) -> i64 {
     i64::try_from(i128::from(after) - i128::from(before)).unwrap_or(if after > before { i64::MAX } else { i64::MIN })
 }
 
+/// What means something first, in it the largest growth; then what shrank, then noise.
 fn compare(before: &Digest, after: &Digest, asker: Asker) -> Vec<Grown> {
-    let mut pairs: HashMap<(Kind, &str), (Option<&Row>, Option<&Row>)> = HashMap::new();
-    for row in &before.rows {
-        pairs.entry((row.kind, &row.key)).or_default().0 = Some(row);
+    let mut rows = Vec::new();
+    for kind in [Kind::Owner, Kind::Class, Kind::Stack, Kind::Mapping] {
+        let changes = profile::diff::of_rows(kind, &before.rows, &after.rows, Vec::new()).changes;
+        rows.extend(changes.into_iter().filter(|one| one.fate != Fate::Same).map(|one| Grown {
+            kind: kind.word(),
+            key: digests::key(&one.key, asker),
+            before_bytes: one.before_bytes,
+            after_bytes: one.after_bytes,
+            delta_bytes: one.delta_bytes(),
+            before_count: one.before_count,
+            after_count: one.after_count,
+            noise_bytes: one.error_bytes,
+            within_noise: one.is_noise(),
+        }));
     }
-    for row in &after.rows {
-        pairs.entry((row.kind, &row.key)).or_default().1 = Some(row);
-    }
-    let mut rows: Vec<(Kind, &str, Grown)> = pairs
-        .into_iter()
-        .map(|((kind, key), (before, after))| {
-            let bytes = |row: Option<&Row>| row.map_or((0, 0, 0.0), |row| (row.bytes, row.count, row.variance));
-            let ((before_bytes, before_count, v1), (after_bytes, after_count, v2)) = (bytes(before), bytes(after));
-            let noise_bytes = NOISE_SIGMAS * (v1.max(0.0) + v2.max(0.0)).sqrt();
-            let delta_bytes = delta(before_bytes, after_bytes);
-            let grown = Grown {
-                kind: kind.word(),
-                key: digests::key(key, asker),
-                before_bytes,
-                after_bytes,
-                delta_bytes,
-                before_count,
-                after_count,
-                noise_bytes,
-                within_noise: (delta_bytes as f64).abs() <= noise_bytes,
-            };
-            (kind, key, grown)
-        })
-        .filter(|(.., grown)| grown.delta_bytes != 0 || grown.before_count != grown.after_count)
-        .collect();
-    // What means something first; in it the largest growth, then the largest loss.
-    rows.sort_by(|(k1, key1, a), (k2, key2, b)| {
-        (a.within_noise, std::cmp::Reverse(a.delta_bytes), k1, key1).cmp(&(
-            b.within_noise,
-            std::cmp::Reverse(b.delta_bytes),
-            k2,
-            key2,
-        ))
-    });
-    rows.into_iter().map(|(.., grown)| grown).collect()
+    // Stable: within a kind the order of the engine stays.
+    rows.sort_by_key(|one| (one.within_noise, std::cmp::Reverse(one.delta_bytes)));
+    rows
 }
 
 #[cfg(test)]
 mod tests {
+    use plimsoll_heap::digest::Row;
+
     use super::*;
 
     fn row(kind: Kind, key: &str, bytes: u64, variance: f64) -> Row {
@@ -168,7 +147,7 @@ mod tests {
             rows: vec![
                 row(Kind::Owner, "global.cache", 9000, 0.0),
                 row(Kind::Class, "Session", 3000, 0.0),
-                row(Kind::Stack, "noisy", 3_000_000, 1e12),
+                row(Kind::Stack, "noisy", 2_000_000, 1e12),
                 row(Kind::Class, "same", 5, 0.0),
                 row(Kind::Class, "new", 500, 0.0),
             ],
@@ -178,7 +157,7 @@ mod tests {
         let keys: Vec<&str> = rows.iter().map(|row| row.key.as_deref().unwrap()).collect();
         assert_eq!(keys, ["global.cache", "Session", "new", "gone", "noisy"]);
         assert_eq!((rows[0].delta_bytes, rows[3].delta_bytes), (8000, -70));
-        assert!(rows[4].within_noise && rows[4].delta_bytes == 2_000_000);
+        assert!(rows[4].within_noise && rows[4].delta_bytes == 1_000_000);
         assert!(compare(&before, &after, Asker::Anybody).iter().all(|row| row.key.is_none()));
         assert_eq!((whole(&before), delta(u64::MAX, 0)), (1_000_000, i64::MIN));
     }
