@@ -126,7 +126,7 @@ mod tests {
             let (url, server) = answering(answer);
             let path = dir.path().join(name);
             fetch(&url, &path).unwrap();
-            assert_eq!(std::fs::read(&path).unwrap(), b"bytes");
+            assert_eq!(crate::supervise::files::read_bounded(&path).unwrap(), b"bytes");
             assert!(server.join().unwrap().starts_with("GET /debug/pprof/heap?gc=1 HTTP/1.1\r\n"));
         }
     }

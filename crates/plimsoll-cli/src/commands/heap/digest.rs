@@ -123,8 +123,11 @@ mod tests {
     #[test]
     fn a_capture_becomes_a_digest_and_a_packed_file() {
         let dir = tempfile::tempdir().unwrap();
-        let own = std::fs::read_to_string("/proc/self/smaps").unwrap();
-        let args = args(dir.path(), &own);
+        let mut room = vec![0; 256 << 10];
+        let own = crate::supervise::files::read_small("/proc/self/smaps", &mut room).unwrap();
+        // Whole mappings: a last one that was cut is no mapping.
+        let own = &own[..own.rfind("\nVmFlags").unwrap()];
+        let args = args(dir.path(), own);
         run(&args).unwrap();
         let digest = Digest::read(File::open(&args.out).unwrap()).unwrap();
         assert_eq!((digest.unix_ns, digest.life), (1_700_000_000_000_000_000, 7));

@@ -97,7 +97,7 @@ pub(super) fn markdown(name: &str, found: &Analysis) -> String {
     }
     text.push_str("\n| verdict | what | now | growth an hour | why |\n|---|---|---|---|---|\n");
     for one in &found.series {
-        let rate = one.rate_bytes_per_hour.map_or_else(|| "–".to_owned(), |rate| per_hour(rate));
+        let rate = one.rate_bytes_per_hour.map_or_else(|| "–".to_owned(), per_hour);
         text.push_str(&format!(
             "| {} | {} {} | {} | {rate} | {} |\n",
             one.verdict,
