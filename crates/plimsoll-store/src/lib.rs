@@ -58,6 +58,7 @@ mod intake;
 mod level;
 mod open;
 mod query;
+mod rate;
 mod recover;
 mod retain;
 mod ring;
@@ -72,6 +73,7 @@ mod stats;
 mod sys;
 #[cfg(test)]
 mod testing;
+pub mod volume;
 mod write;
 mod writer;
 
@@ -80,6 +82,7 @@ pub use intake::{Intake, Landed};
 pub use level::LogLevel;
 pub use open::{Closed, Heartbeat, Recovery, Store, open};
 pub use query::{Cursor, Entry, EntryKind, Query, Reader};
+pub use rate::{Rate, RateLimit};
 pub use recover::Interrupted;
 pub use settings::{
     DEFAULT_MAX_LINE_BYTES, DEFAULT_RETAIN_BYTES, DEFAULT_RING_BYTES, DEFAULT_SEAL_AFTER, DEFAULT_SPOOL_BYTES,
