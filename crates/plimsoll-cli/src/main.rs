@@ -33,6 +33,7 @@ fn main() -> ExitCode {
         Command::Logs(args) => commands::logs::run(args),
         Command::Set(args) => commands::set::run(args),
         Command::Doctor(args) => commands::doctor::run(args),
+        Command::Replay(args) => commands::replay::run(&args),
         Command::Stop(args) => commands::stop::run(&args),
         Command::MetricsNames => commands::metrics_names::run(),
         Command::Demo(args) => commands::demo::run(&args),

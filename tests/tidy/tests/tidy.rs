@@ -162,11 +162,15 @@ fn the_decision_is_pure_and_mechanisms_do_not_know_the_governor() {
         &["rustix", "std::fs", "std::io", "Clock", "Mutex", "Vec<", "String"],
         "step is pure",
     );
-    for path in files(&src.join("queue"), "rs") {
+    for path in ["queue", "broadcast"].iter().flat_map(|part| files(&src.join(part), "rs")) {
         forbid(path, &["crate::governor"], "mechanisms meet the governor in plain values only");
     }
     for path in files(&src.join("governor"), "rs") {
-        forbid(path, &["crate::queue"], "the governor does not know the mechanisms");
+        forbid(
+            path,
+            &["crate::queue", "crate::broadcast", "crate::admission"],
+            "the governor does not know the mechanisms",
+        );
     }
     fail_if_any("direction inside plimsoll", &offenders);
 }

@@ -108,7 +108,7 @@ impl Logs {
         echo: Option<Echo>,
     ) -> io::Result<(Logs, Opened)> {
         let mut opened = Opened::default();
-        let ring_path = match shared_ring(layout) {
+        let ring_path = match shared_file(layout, "ring") {
             Ok(path) => path,
             Err(why) => {
                 opened.warnings.push(format!("the log ring lies on disk, not in shared memory: {why}"));
@@ -213,11 +213,11 @@ impl Logs {
     }
 }
 
-/// The ring's file in shared memory.
+/// A file of this name's in shared memory: the ring, the decision log.
 ///
 /// # Errors
 /// A sentence that says why it cannot be there.
-fn shared_ring(layout: &Layout) -> Result<PathBuf, String> {
+pub(super) fn shared_file(layout: &Layout, kind: &str) -> Result<PathBuf, String> {
     let uid = rustix::process::getuid();
     let memory = Path::new(SHARED_MEMORY);
     if !is_tmpfs(memory) {
@@ -236,7 +236,7 @@ fn shared_ring(layout: &Layout) -> Result<PathBuf, String> {
     }
     let home = layout.home();
     let home = home.canonicalize().map_err(|error| format!("{}: {error}", home.display()))?;
-    Ok(dir.join(format!("{:016x}-{}.ring", fnv(home.as_os_str().as_bytes()), layout.name())))
+    Ok(dir.join(format!("{:016x}-{}.{kind}", fnv(home.as_os_str().as_bytes()), layout.name())))
 }
 
 /// Whether files there live in memory.
@@ -260,7 +260,7 @@ mod tests {
         let ring = |dir: &tempfile::TempDir| {
             let layout = Layout::new(dir.path(), "web").unwrap();
             std::fs::create_dir_all(layout.home()).unwrap();
-            shared_ring(&layout)
+            shared_file(&layout, "ring")
         };
         if !is_tmpfs(Path::new(SHARED_MEMORY)) {
             assert!(ring(&one).is_err());

@@ -22,6 +22,7 @@ pub(crate) mod options;
 mod pty;
 mod reach;
 mod reason;
+pub(crate) mod recorder;
 pub(crate) mod restart;
 mod setup;
 mod shared;

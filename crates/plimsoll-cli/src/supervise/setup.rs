@@ -24,6 +24,7 @@ use super::logs::Logs;
 use super::mailbox::Mailbox;
 use super::options::Options;
 use super::pty::{Pty, Typing};
+use super::recorder::Recorder;
 use super::shared::{Fixed, Shared};
 use super::signals::{Signals, Waker};
 use super::speak::{self, Mouth};
@@ -121,6 +122,7 @@ pub(crate) fn supervise(options: Options) -> Result<u8, Failure> {
     let settled = settle(&options, &adoption, adopted, previous.as_ref(), &shared);
     let web = faces(&options, &shared);
 
+    let recorder = Arc::new(Recorder::new(&layout));
     let starter = Starter {
         streams,
         group: group.clone(),
@@ -133,6 +135,7 @@ pub(crate) fn supervise(options: Options) -> Result<u8, Failure> {
             ..start::new_state(&options, child::identify(own).unwrap_or_default(), boot_id, argv_digest)
         },
         layout: layout.clone(),
+        recorder: Arc::clone(&recorder),
     };
     let terminal = if options.pty { None } else { Terminal::detect() };
     let mut lives = Lives::new(Parts {
@@ -155,6 +158,9 @@ pub(crate) fn supervise(options: Options) -> Result<u8, Failure> {
         speak::direct(&warning);
     }
     drop(lives);
+    if let Some(warning) = recorder.close(&layout) {
+        speak::direct(&warning);
+    }
     let mut left = None;
     if let Some(group) = group {
         let path = group.group().dir().to_owned();

@@ -16,6 +16,7 @@ use super::mailbox::Mailbox;
 use super::options::Options;
 use super::pty;
 use super::reach::{self, Bond, Reach};
+use super::recorder::Recorder;
 use super::shared::Shared;
 use super::stage::Stage;
 use super::state::{Process, State, VERSION};
@@ -45,6 +46,8 @@ pub(crate) struct Starter {
     /// The state file as far as it stays the same.
     pub(crate) state: State,
     pub(crate) layout: crate::layout::Layout,
+    /// The decision log.
+    pub(crate) recorder: Arc<Recorder>,
 }
 
 impl Starter {
@@ -107,6 +110,7 @@ impl Starter {
             policy: shared.policy(),
             stages: &self.stages,
             mailbox,
+            recorder: &self.recorder,
             beat: &shared.beat,
         })
     }
