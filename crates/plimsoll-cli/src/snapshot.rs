@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 pub(crate) mod found;
 #[cfg(test)]
 pub(crate) mod sample;
+pub(crate) mod volume;
 
 /// The version of the JSON shape.
 pub(crate) const VERSION: u32 = 1;
@@ -257,6 +258,7 @@ pub(crate) struct LogsView {
     pub database_bytes: u64,
     pub chunks_total: u64,
     pub echo_dropped_lines_total: u64,
+    pub volume: volume::VolumeView,
     /// Why the store is degraded (disk full, locked, …), when it is.
     pub degraded: Option<String>,
 }
@@ -268,6 +270,9 @@ pub(crate) struct StreamView {
     pub bytes_total: u64,
     pub dropped_lines_total: u64,
     pub dropped_bytes_total: u64,
+    /// Of the dropped ones, those above the stream's rate limit.
+    pub limited_lines_total: u64,
+    pub limited_bytes_total: u64,
 }
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -351,6 +356,7 @@ impl Snapshot {
             redact_command(&mut stage.action);
             stage.last_skip_reason = None;
         }
+        self.logs.volume.redact();
         self
     }
 }

@@ -15,6 +15,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use plimsoll::units;
+use plimsoll_store::RateLimit;
 
 use super::run::{HTTP_DEFAULT, address, size};
 use crate::args::Place;
@@ -164,6 +165,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
         cgroup: !args.no_cgroup,
         derive: false,
         swap: false,
+        log_rate: RateLimit::default(),
     };
     let teller = tell::start(layout.clone(), plan)
         .map_err(|error| Failure::internal(format!("cannot start the thread that tells the story: {error}")))?;

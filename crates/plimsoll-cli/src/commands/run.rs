@@ -8,6 +8,7 @@ use std::time::Duration;
 use plimsoll::units;
 
 use crate::args::Place;
+use crate::commands::rate;
 use crate::exit::Failure;
 use crate::layout::Layout;
 use crate::supervise::options::{self, Options};
@@ -70,6 +71,11 @@ pub(crate) struct Args {
     /// Do not echo the program's output, and say only what is wrong and how it ended
     #[arg(long, short)]
     quiet: bool,
+
+    /// Keep at most so much of each stream of its output: 1M/s, 200K/s:4M (4M at once), 500lines/s. What is above is counted in the
+    /// log and not kept; the program never waits. Once for bytes, once for lines [default: everything]
+    #[arg(long, value_name = "RATE", value_parser = rate::parse)]
+    log_rate: Vec<rate::Given>,
 
     /// Make no cgroup for the program: its process tree is summed instead
     #[arg(long)]
@@ -143,6 +149,7 @@ impl Args {
             cgroup: !self.no_cgroup,
             derive: !self.no_derive,
             swap: self.swap,
+            log_rate: rate::limit(&self.log_rate).map_err(Failure::usage)?,
         })
     }
 }
@@ -204,7 +211,9 @@ mod tests {
 
     #[test]
     fn what_cannot_be_meant_is_refused_with_its_value() {
-        let cases: [(&[&str], &str); 9] = [
+        let cases: [(&[&str], &str); 11] = [
+            (&["--log-rate", "fast", "--", "x"], "500lines/s"),
+            (&["--log-rate=1M/s", "--log-rate=2M/s", "--", "x"], "twice"),
             (&["x"], "--"),
             (&[], "CMD"),
             (&["--memory", "300", "--", "x"], "300"),

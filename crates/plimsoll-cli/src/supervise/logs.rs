@@ -14,10 +14,12 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use plimsoll::clock::{Clock as _, MonotonicClock};
-use plimsoll_store::{Intake, Settings, Store, Stream};
+use plimsoll_store::{Intake, RateLimit, Settings, Store, Stream};
 
 use super::beat::Beat;
+use crate::commands::rate::words;
 use crate::layout::Layout;
+use crate::snapshot::volume::VolumeView;
 use crate::snapshot::{LogsView, StreamView};
 use crate::tail::echo::Echo;
 use crate::tail::{self, Inputs, Landing, Notes, STDERR, Setup, Sink, TailHandle};
@@ -43,7 +45,7 @@ impl Sink for Place {
         stream: usize,
         fd: BorrowedFd<'_>,
         at_unix_ns: u64,
-        see: &mut dyn FnMut(&[u8]),
+        see: &mut dyn FnMut(&[u8], u64),
     ) -> io::Result<Landing> {
         match self {
             Place::Store(intake) => {
@@ -53,12 +55,12 @@ impl Sink for Place {
                     io::ErrorKind::WouldBlock => rustix::io::Errno::AGAIN.into(),
                     _ => error,
                 })?;
-                see(landed.data);
+                see(landed.data, landed.lines);
                 Ok(Landing { bytes: landed.bytes, more: landed.more, pressed: landed.pressed })
             }
             Place::Nowhere(buffer) => {
                 let bytes = rustix::io::read(fd, &mut **buffer)?;
-                see(&buffer[..bytes]);
+                see(&buffer[..bytes], buffer[..bytes].iter().filter(|byte| **byte == b'\n').count() as u64);
                 Ok(Landing { bytes, more: bytes == READ_BYTES, pressed: false })
             }
         }
@@ -85,6 +87,8 @@ pub(crate) struct Logs {
     store: Mutex<Option<Store>>,
     /// Why there is no store.
     without: Option<String>,
+    /// What each stream may print, in words, when that is limited.
+    limit: Option<String>,
 }
 
 /// What opening found, for people.
@@ -106,6 +110,7 @@ impl Logs {
         beat: &Beat,
         inputs: Inputs,
         echo: Option<Echo>,
+        limit: RateLimit,
     ) -> io::Result<(Logs, Opened)> {
         let mut opened = Opened::default();
         let ring_path = match shared_file(layout, "ring") {
@@ -115,8 +120,8 @@ impl Logs {
                 layout.home().join("ring")
             }
         };
-        let (place, store, without) = match plimsoll_store::open(Settings::new(layout.home(), ring_path, layout.name()))
-        {
+        let settings = Settings { rate_limit: limit, ..Settings::new(layout.home(), ring_path, layout.name()) };
+        let (place, store, without) = match plimsoll_store::open(settings) {
             Ok((intake, store, recovery)) => {
                 opened.notes = recovery.notes();
                 let heartbeat = store.heartbeat_handle();
@@ -130,7 +135,8 @@ impl Logs {
             }
         };
         let tail = tail::start(Setup { intake: place, inputs, echo, clock: Arc::new(MonotonicClock) })?;
-        Ok((Logs { tail: Mutex::new(Some(tail)), store: Mutex::new(store), without }, opened))
+        let limit = (!limit.is_none()).then(|| words(&limit));
+        Ok((Logs { tail: Mutex::new(Some(tail)), store: Mutex::new(store), without, limit }, opened))
     }
 
     /// For lines of Plimsoll's own.
@@ -159,6 +165,8 @@ impl Logs {
         let mut view = LogsView { degraded: self.without.clone(), ..LogsView::default() };
         if let Some(tail) = self.tail.lock().as_ref() {
             view.echo_dropped_lines_total = tail.echo_counters().dropped_lines;
+            let [stdout, stderr] = tail.volume(MonotonicClock.now());
+            view.volume = VolumeView::of([("stdout", stdout), ("stderr", stderr)], self.limit.clone());
         }
         if let Some(store) = self.store.lock().as_ref() {
             let stats = store.stats();
@@ -169,6 +177,8 @@ impl Logs {
                     bytes_total: seen.bytes_in_total,
                     dropped_lines_total: seen.dropped_lines_total,
                     dropped_bytes_total: seen.dropped_bytes_total,
+                    limited_lines_total: seen.limited_lines_total,
+                    limited_bytes_total: seen.limited_bytes_total,
                 };
                 view.streams.insert(stream.name().to_owned(), shown);
             }

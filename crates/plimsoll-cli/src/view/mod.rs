@@ -7,4 +7,5 @@ pub(crate) mod bar;
 pub(crate) mod panel;
 pub(crate) mod table;
 pub(crate) mod text;
+pub(crate) mod volume;
 pub(crate) mod words;
