@@ -22,6 +22,7 @@ use crate::args::Place;
 use crate::exit::Failure;
 use crate::layout::Layout;
 use crate::snapshot::found;
+use crate::supervise::logs::LOG_DISK_BYTES;
 use crate::supervise::options::Options;
 use crate::supervise::restart::{LOOP_ENDS, LOOP_WINDOW, Policy};
 use crate::web::client::Client;
@@ -165,6 +166,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
         cgroup: !args.no_cgroup,
         derive: false,
         swap: false,
+        log_disk_bytes: LOG_DISK_BYTES,
         log_rate: RateLimit::default(),
     };
     let teller = tell::start(layout.clone(), plan)

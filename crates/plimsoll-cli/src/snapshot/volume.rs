@@ -55,7 +55,7 @@ pub(crate) struct TemplateView {
 
 impl VolumeView {
     /// The view of what the meters of streams measured.
-    pub(crate) fn of(streams: [(&str, Measured); 2], limit: Option<String>) -> VolumeView {
+    pub(crate) fn of(streams: &[(&str, Measured); 2], limit: Option<String>) -> VolumeView {
         let span = streams.iter().map(|(_, measured)| measured.span.as_secs_f64()).fold(0.0, f64::max);
         let all: u64 = streams.iter().map(|(_, measured)| measured.bytes).sum();
         let printed = streams.iter().filter(|(_, measured)| measured.bytes > 0);
@@ -133,7 +133,7 @@ mod tests {
     #[test]
     fn shares_are_of_the_program_and_of_the_stream() {
         let flood = "accept 1: EMFILE\n".repeat(30);
-        let view = VolumeView::of([("stdout", measured("hello\x07\n")), ("stderr", measured(&flood))], None);
+        let view = VolumeView::of(&[("stdout", measured("hello\x07\n")), ("stderr", measured(&flood))], None);
         let (name, stream, template) = view.most().unwrap();
         assert_eq!((name, stream.lines), ("stderr", 30));
         assert!((stream.share_ratio - 510.0 / 517.0).abs() < 1e-9, "{stream:?}");
@@ -146,7 +146,7 @@ mod tests {
         redacted.redact();
         assert!(!serde_json::to_string(&redacted).unwrap().contains("EMFILE"));
         assert_eq!(
-            VolumeView::of([("stdout", Measured::default()), ("stderr", Measured::default())], None).most(),
+            VolumeView::of(&[("stdout", Measured::default()), ("stderr", Measured::default())], None).most(),
             None
         );
     }

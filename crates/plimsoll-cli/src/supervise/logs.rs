@@ -31,6 +31,35 @@ const SEAL: Duration = Duration::from_secs(3);
 /// Shared memory, where the ring survives us and costs no disk.
 const SHARED_MEMORY: &str = "/dev/shm";
 
+/// Disk that a log may take in all, when nothing else is said.
+pub(crate) const LOG_DISK_BYTES: u64 = 1 << 30;
+/// The least that it may be: the write-ahead log takes 8 MiB of it while it is busy.
+pub(crate) const LOG_DISK_MIN_BYTES: u64 = 32 << 20;
+/// What the database takes beyond the chunks that it keeps: its write-ahead log, and the chunks of one seal before the oldest go.
+const DATABASE_BESIDE_BYTES: u64 = 12 << 20;
+/// The part of it that lines may take before they are compressed …
+const SPOOL_PART: u64 = 4;
+/// … but never more than this.
+const SPOOL_MAX_BYTES: u64 = plimsoll_store::DEFAULT_SPOOL_BYTES;
+
+/// How much of the output is kept.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Kept {
+    /// Disk in all.
+    pub(crate) disk_bytes: u64,
+    /// What each stream may print.
+    pub(crate) rate: RateLimit,
+}
+
+impl Kept {
+    /// The store's bounds: all that it puts on disk is within `disk_bytes`.
+    fn settings(self, settings: Settings) -> Settings {
+        let spool_bytes = (self.disk_bytes / SPOOL_PART).min(SPOOL_MAX_BYTES);
+        let retain_bytes = self.disk_bytes.saturating_sub(spool_bytes + DATABASE_BESIDE_BYTES);
+        Settings { spool_bytes, retain_bytes, rate_limit: self.rate, ..settings }
+    }
+}
+
 /// Where bytes land.
 pub(crate) enum Place {
     /// The log store.
@@ -110,7 +139,7 @@ impl Logs {
         beat: &Beat,
         inputs: Inputs,
         echo: Option<Echo>,
-        limit: RateLimit,
+        kept: Kept,
     ) -> io::Result<(Logs, Opened)> {
         let mut opened = Opened::default();
         let ring_path = match shared_file(layout, "ring") {
@@ -120,7 +149,7 @@ impl Logs {
                 layout.home().join("ring")
             }
         };
-        let settings = Settings { rate_limit: limit, ..Settings::new(layout.home(), ring_path, layout.name()) };
+        let settings = kept.settings(Settings::new(layout.home(), ring_path, layout.name()));
         let (place, store, without) = match plimsoll_store::open(settings) {
             Ok((intake, store, recovery)) => {
                 opened.notes = recovery.notes();
@@ -135,7 +164,7 @@ impl Logs {
             }
         };
         let tail = tail::start(Setup { intake: place, inputs, echo, clock: Arc::new(MonotonicClock) })?;
-        let limit = (!limit.is_none()).then(|| words(&limit));
+        let limit = (!kept.rate.is_none()).then(|| words(&kept.rate));
         Ok((Logs { tail: Mutex::new(Some(tail)), store: Mutex::new(store), without, limit }, opened))
     }
 
@@ -166,7 +195,7 @@ impl Logs {
         if let Some(tail) = self.tail.lock().as_ref() {
             view.echo_dropped_lines_total = tail.echo_counters().dropped_lines;
             let [stdout, stderr] = tail.volume(MonotonicClock.now());
-            view.volume = VolumeView::of([("stdout", stdout), ("stderr", stderr)], self.limit.clone());
+            view.volume = VolumeView::of(&[("stdout", stdout), ("stderr", stderr)], self.limit.clone());
         }
         if let Some(store) = self.store.lock().as_ref() {
             let stats = store.stats();
@@ -263,6 +292,17 @@ fn fnv(bytes: &[u8]) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn all_of_a_log_is_within_its_disk() {
+        for disk_bytes in [LOG_DISK_MIN_BYTES, 100 << 20, LOG_DISK_BYTES, 100 << 30] {
+            let kept = Kept { disk_bytes, rate: RateLimit::default() };
+            let settings = kept.settings(Settings::new("/d", "/r", "web"));
+            settings.validate().unwrap();
+            assert_eq!(settings.spool_bytes + settings.retain_bytes + DATABASE_BESIDE_BYTES, disk_bytes);
+            assert!(settings.retain_bytes >= disk_bytes / 4, "{disk_bytes}");
+        }
+    }
 
     #[test]
     fn two_directories_have_two_rings_and_one_keeps_its_own() {

@@ -50,6 +50,8 @@ pub(crate) struct Options {
     pub(crate) derive: bool,
     /// The child may use swap.
     pub(crate) swap: bool,
+    /// Disk that its log may take in all.
+    pub(crate) log_disk_bytes: u64,
     /// What each of its streams may print.
     pub(crate) log_rate: RateLimit,
 }
