@@ -12,6 +12,7 @@ mod incident2;
 mod life;
 mod logs;
 mod reaction;
+mod reports;
 mod runtimes;
 mod support;
 mod trees;
