@@ -12,6 +12,7 @@ mod heap;
 pub(crate) mod report;
 #[cfg(test)]
 pub(crate) mod sample;
+pub(crate) mod volume;
 
 pub(crate) use heap::{CaptureView, HeapView};
 
@@ -267,6 +268,7 @@ pub(crate) struct LogsView {
     pub database_bytes: u64,
     pub chunks_total: u64,
     pub echo_dropped_lines_total: u64,
+    pub volume: volume::VolumeView,
     /// Why the store is degraded (disk full, locked, …), when it is.
     pub degraded: Option<String>,
 }
@@ -278,6 +280,9 @@ pub(crate) struct StreamView {
     pub bytes_total: u64,
     pub dropped_lines_total: u64,
     pub dropped_bytes_total: u64,
+    /// Of the dropped ones, those above the stream's rate limit.
+    pub limited_lines_total: u64,
+    pub limited_bytes_total: u64,
 }
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -364,6 +369,7 @@ impl Snapshot {
         if let Some(heap) = &mut self.heap {
             heap.redact();
         }
+        self.logs.volume.redact();
         self.reports.redact();
         if let Some(words) = self.last_exit.as_mut().and_then(|exit| exit.last_words.as_mut()) {
             words.redact();
