@@ -9,4 +9,5 @@ mod report;
 pub(crate) mod table;
 pub(crate) mod text;
 pub(crate) mod trend;
+pub(crate) mod volume;
 pub(crate) mod words;

@@ -1,5 +1,6 @@
 //! Owners of two snapshots beside each other: each owner of the newer one is sought in the older one, by its id within one life, along
-//! its path otherwise, so that both are divided among the same objects however small they were.
+//! its path otherwise, so that both are divided among the same objects however small they were. The other way round there is nothing
+//! to seek in: an owner of the older snapshot that fell below the least share counts as gone, and what is left of it to the one above.
 
 use std::collections::{HashMap, HashSet};
 

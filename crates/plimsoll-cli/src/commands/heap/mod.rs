@@ -8,10 +8,12 @@ use std::process::ExitCode;
 use crate::exit::Failure;
 
 mod diff;
+mod digest;
 pub(crate) mod input;
 mod open;
 mod paths;
 mod profiles;
+mod snapshot;
 mod table;
 mod top;
 pub(crate) mod trend;
@@ -35,6 +37,11 @@ enum Command {
     Trend(trend::Args),
     /// Say what a file is, and what is in it; of any format that Plimsoll reads
     Open(open::Args),
+    /// Take a heap capture of a supervised program now
+    Snapshot(snapshot::Args),
+    /// Keep what is worth keeping of a file, and pack it; what a supervisor runs after a capture
+    #[command(hide = true)]
+    Digest(digest::Args),
 }
 
 pub(crate) fn run(args: Args) -> Result<ExitCode, Failure> {
@@ -44,6 +51,8 @@ pub(crate) fn run(args: Args) -> Result<ExitCode, Failure> {
         Command::Paths(args) => paths::run(&args),
         Command::Trend(args) => trend::run(&args),
         Command::Open(args) => open::run(&args),
+        Command::Snapshot(args) => snapshot::run(&args),
+        Command::Digest(args) => digest::run(&args),
     }
 }
 

@@ -1,16 +1,15 @@
-//! Profiles of every format but V8's graph: read, and compared with error bars. What differs by no more than sampling makes it is
+//! Profiles of every format but V8's graph, compared with error bars. What differs by no more than sampling makes it is
 //! below a line of its own.
 
 use std::path::Path;
 use std::process::ExitCode;
 
 use plimsoll_heap::format::Format;
-use plimsoll_heap::parse::{heapprofile, jemalloc, jvm, pprof, smaps};
-use plimsoll_heap::profile::Profile;
 use plimsoll_heap::profile::diff::{Change, Diff, Fate, NOISE_WIDTH, diff};
 use serde_json::{Value, json};
 
 use super::input::Input;
+use super::open::profile;
 use super::table::Table;
 use crate::exit::{self, Failure};
 use crate::view::text::{self, Line, Tone};
@@ -20,26 +19,6 @@ use crate::view::words;
 pub(super) fn reads(format: Option<Format>) -> bool {
     use Format::{Jemalloc, JvmHistogram, Pprof, Smaps, V8Profile};
     matches!(format, Some(Jemalloc | JvmHistogram | Pprof | Smaps | V8Profile))
-}
-
-/// The profile in a file; its warnings go to stderr. Of a file that does not say when it was taken: when it was written.
-pub(super) fn profile(input: Input) -> Result<Profile, Failure> {
-    let read = match input.format {
-        Some(Format::Pprof) => pprof::read(input.stream),
-        Some(Format::Jemalloc) => jemalloc::read(input.stream),
-        Some(Format::JvmHistogram) => jvm::read(input.stream),
-        Some(Format::Smaps) => smaps::read(input.stream),
-        _ => heapprofile::read(input.stream),
-    };
-    let (mut profile, warnings) = read.map_err(|error| Failure::new(format!("{}: {error}", input.path.display())))?;
-    for warning in &warnings {
-        let times = if warning.times > 1 { format!(" ({} times)", words::count(warning.times)) } else { String::new() };
-        eprintln!("plimsoll: {}: {}{times}", input.path.display(), warning.what);
-    }
-    if profile.unix_ns == 0 {
-        profile.unix_ns = input.unix_ns;
-    }
-    Ok(profile)
 }
 
 /// What a comparison is asked for.
