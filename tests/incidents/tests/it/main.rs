@@ -12,6 +12,7 @@ mod incident3;
 mod life;
 mod logs;
 mod reaction;
+mod reports;
 mod runtimes;
 mod support;
 mod too_much;
