@@ -16,6 +16,7 @@ const WARM_UP: Duration = Duration::from_millis(1_500);
 /// The abuser's connections, and how often each asks: as it happened.
 pub const ABUSER_CONNECTIONS: u32 = 37;
 const ABUSER_PACE: Duration = Duration::from_millis(90);
+const ABUSER_PATIENCE: Duration = Duration::from_secs(10);
 const NEIGHBOURS: u32 = 6;
 const NEIGHBOUR_PACE: Duration = Duration::from_millis(50);
 const PROBE_PACE: Duration = Duration::from_millis(100);
@@ -51,12 +52,12 @@ fn run<T>(work: impl Future<Output = T>) -> Result<T, String> {
 async fn loops(
     (server, path): (SocketAddr, &'static str),
     (first, count, own_address): (u32, u32, bool),
-    pace: Duration,
+    (pace, patience): (Duration, Duration),
     lasts: Duration,
 ) -> Vec<Sample> {
     let one = |n: u32| {
         let from = client(if own_address { first + n } else { first });
-        tokio::task::spawn_local(async move { closed_loop(server, from, path, (pace, PATIENCE), lasts).await })
+        tokio::task::spawn_local(async move { closed_loop(server, from, path, (pace, patience), lasts).await })
     };
     let mut all = Vec::new();
     for task in (0..count).map(one).collect::<Vec<_>>() {
@@ -86,15 +87,15 @@ pub fn overload(protected: bool, lasts: Duration) -> Result<Overload, String> {
     let bare = Server::start(None)?;
     let calm = Duration::from_secs(3);
     let (unloaded, peak) = run(async {
-        let one = loops((bare.address, "/item"), (1, 1, true), Duration::ZERO, calm).await;
-        let many = loops((bare.address, "/item"), (1, 12, true), Duration::ZERO, calm).await;
+        let one = loops((bare.address, "/item"), (1, 1, true), (Duration::ZERO, PATIENCE), calm).await;
+        let many = loops((bare.address, "/item"), (1, 12, true), (Duration::ZERO, PATIENCE), calm).await;
         (seen(&one, Duration::from_millis(500), calm), seen(&many, Duration::from_millis(500), calm))
     })?;
     drop(bare);
     let server = Server::start(protected.then_some("limit"))?;
     let (doubled, probes) = run(async {
         let load = open_loop(server.address, "/item", 2.0 * peak.good_per_second, PATIENCE, lasts);
-        let probes = loops((server.address, "/health"), (1 << 20, 1, true), PROBE_PACE, lasts);
+        let probes = loops((server.address, "/health"), (1 << 20, 1, true), (PROBE_PACE, PATIENCE), lasts);
         tokio::join!(load, probes)
     })?;
     Ok(Overload {
@@ -159,11 +160,13 @@ pub struct Reads {
 /// A sentence that says why it cannot be run here.
 pub fn reads(protected: bool, lasts: Duration) -> Result<Reads, String> {
     let server = Server::start(protected.then_some("pool"))?;
-    let neighbours = || loops((server.address, "/neighbour"), (1_000, NEIGHBOURS, true), NEIGHBOUR_PACE, lasts);
+    let neighbours =
+        || loops((server.address, "/neighbour"), (1_000, NEIGHBOURS, true), (NEIGHBOUR_PACE, PATIENCE), lasts);
     run(async {
         let alone = neighbours().await;
-        let abuser = loops((server.address, "/read"), (9, ABUSER_CONNECTIONS, false), ABUSER_PACE, lasts);
-        let probes = loops((server.address, "/health"), (2_000, 1, true), PROBE_PACE, lasts);
+        let abuser =
+            loops((server.address, "/read"), (9, ABUSER_CONNECTIONS, false), (ABUSER_PACE, ABUSER_PATIENCE), lasts);
+        let probes = loops((server.address, "/health"), (2_000, 1, true), (PROBE_PACE, PATIENCE), lasts);
         let (beside, probes, abuser) = tokio::join!(neighbours(), probes, abuser);
         let of = |samples: &[Sample]| seen(samples, WARM_UP.min(lasts / 4), lasts);
         Reads { alone: of(&alone), beside: of(&beside), probes: of(&probes), abuser: of(&abuser) }

