@@ -32,6 +32,7 @@ fn main() -> ExitCode {
         Command::Top(args) => commands::top::run(args),
         Command::Logs(args) => commands::logs::run(args),
         Command::Set(args) => commands::set::run(args),
+        Command::Heap(args) => commands::heap::run(args),
         Command::Doctor(args) => commands::doctor::run(args),
         Command::Replay(args) => commands::replay::run(&args),
         Command::Stop(args) => commands::stop::run(&args),
