@@ -299,7 +299,7 @@ fn links_in_the_docs_lead_somewhere() {
 #[test]
 fn the_page_is_served_from_the_binary_without_a_build() {
     let ui = root().join("crates/plimsoll-cli/src/web/ui");
-    for file in ["index.html", "app.js", "style.css"] {
+    for file in ["index.html", "app.js", "report.js", "style.css"] {
         let text = text(&ui.join(file));
         assert!(!text.contains("http://") || file == "index.html", "{file}: loads something from elsewhere");
         assert!(!text.contains("https://"), "{file}: loads something from elsewhere");
