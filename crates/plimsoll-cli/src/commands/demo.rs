@@ -18,6 +18,7 @@ use plimsoll::units;
 
 use super::run::{HTTP_DEFAULT, address, size};
 use crate::args::Place;
+use crate::commands::keep::Keep;
 use crate::exit::Failure;
 use crate::layout::Layout;
 use crate::snapshot::found;
@@ -164,6 +165,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
         cgroup: !args.no_cgroup,
         derive: false,
         swap: false,
+        keep: Keep::default(),
     };
     let teller = tell::start(layout.clone(), plan)
         .map_err(|error| Failure::internal(format!("cannot start the thread that tells the story: {error}")))?;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use plimsoll::units;
 
 use crate::args::Place;
+use crate::commands::keep::KeepArgs;
 use crate::exit::Failure;
 use crate::layout::Layout;
 use crate::supervise::options::{self, Options};
@@ -70,6 +71,9 @@ pub(crate) struct Args {
     /// Do not echo the program's output, and say only what is wrong and how it ended
     #[arg(long, short)]
     quiet: bool,
+
+    #[command(flatten)]
+    keep: KeepArgs,
 
     /// Make no cgroup for the program: its process tree is summed instead
     #[arg(long)]
@@ -143,6 +147,7 @@ impl Args {
             cgroup: !self.no_cgroup,
             derive: !self.no_derive,
             swap: self.swap,
+            keep: self.keep.understood(),
         })
     }
 }

@@ -14,9 +14,10 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use plimsoll::clock::{Clock as _, MonotonicClock};
-use plimsoll_store::{Intake, Settings, Store, Stream};
+use plimsoll_store::{Intake, RetainReason, Settings, Store, Stream};
 
 use super::beat::Beat;
+use crate::commands::keep::Keep;
 use crate::layout::Layout;
 use crate::snapshot::{LogsView, StreamView};
 use crate::tail::echo::Echo;
@@ -106,6 +107,7 @@ impl Logs {
         beat: &Beat,
         inputs: Inputs,
         echo: Option<Echo>,
+        keep: Keep,
     ) -> io::Result<(Logs, Opened)> {
         let mut opened = Opened::default();
         let ring_path = match shared_file(layout, "ring") {
@@ -115,8 +117,8 @@ impl Logs {
                 layout.home().join("ring")
             }
         };
-        let (place, store, without) = match plimsoll_store::open(Settings::new(layout.home(), ring_path, layout.name()))
-        {
+        let settings = keep.settings(Settings::new(layout.home(), ring_path, layout.name()));
+        let (place, store, without) = match plimsoll_store::open(settings) {
             Ok((intake, store, recovery)) => {
                 opened.notes = recovery.notes();
                 let heartbeat = store.heartbeat_handle();
@@ -177,6 +179,11 @@ impl Logs {
             view.spool_bytes = stats.spool_used_bytes;
             view.database_bytes = stats.database_bytes;
             view.chunks_total = stats.sealed_chunks_total;
+            view.merged_chunks_total = stats.merged_chunks_total;
+            view.kept_lines = stats.kept_lines;
+            for reason in RetainReason::ALL {
+                view.retired_lines_total.insert(reason.name().to_owned(), stats.retired(reason).lines_total);
+            }
             view.degraded = stats.degraded;
         }
         view

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::restart::Policy;
 use super::stage::Stage;
+use crate::commands::keep::Keep;
 use crate::layout::Layout;
 
 /// Time between SIGTERM and SIGKILL when none is given.
@@ -48,6 +49,8 @@ pub(crate) struct Options {
     pub(crate) derive: bool,
     /// The child may use swap.
     pub(crate) swap: bool,
+    /// How long the log is kept.
+    pub(crate) keep: Keep,
 }
 
 /// A name for a command: the last part of its path, made a valid one.

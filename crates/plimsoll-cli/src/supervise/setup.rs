@@ -113,7 +113,7 @@ pub(crate) fn supervise(options: Options) -> Result<u8, Failure> {
     }
     let silent = options.silent;
     let echo = if options.quiet { None } else { echo(typing.is_some(), &shared) };
-    let (logs, opened) = Logs::start(&layout, &shared.beat, inputs, echo).map_err(no_system)?;
+    let (logs, opened) = Logs::start(&layout, &shared.beat, inputs, echo, options.keep).map_err(no_system)?;
     let logs = Arc::new(logs);
     if let Some(notes) = logs.notes() {
         shared.log_to(notes);
