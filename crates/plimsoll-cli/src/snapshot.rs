@@ -11,6 +11,7 @@ pub(crate) mod found;
 pub(crate) mod report;
 #[cfg(test)]
 pub(crate) mod sample;
+pub(crate) mod volume;
 
 /// The version of the JSON shape.
 pub(crate) const VERSION: u32 = 1;
@@ -267,6 +268,7 @@ pub(crate) struct LogsView {
     /// Lines that were kept once and deleted since the start, by the bound that they were beyond.
     pub retired_lines_total: BTreeMap<String, u64>,
     pub echo_dropped_lines_total: u64,
+    pub volume: volume::VolumeView,
     /// Why the store is degraded (disk full, locked, …), when it is.
     pub degraded: Option<String>,
 }
@@ -278,6 +280,9 @@ pub(crate) struct StreamView {
     pub bytes_total: u64,
     pub dropped_lines_total: u64,
     pub dropped_bytes_total: u64,
+    /// Of the dropped ones, those above the stream's rate limit.
+    pub limited_lines_total: u64,
+    pub limited_bytes_total: u64,
 }
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -361,6 +366,7 @@ impl Snapshot {
             redact_command(&mut stage.action);
             stage.last_skip_reason = None;
         }
+        self.logs.volume.redact();
         self.reports.redact();
         if let Some(words) = self.last_exit.as_mut().and_then(|exit| exit.last_words.as_mut()) {
             words.redact();

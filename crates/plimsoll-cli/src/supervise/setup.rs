@@ -21,7 +21,7 @@ use super::child::{self, Child};
 use super::group::{self, ChildGroup};
 use super::journal::Journal;
 use super::lives::{Lives, Parts};
-use super::logs::Logs;
+use super::logs::{Kept, Logs};
 use super::mailbox::Mailbox;
 use super::options::Options;
 use super::pty::{Pty, Typing};
@@ -113,7 +113,14 @@ pub(crate) fn supervise(options: Options) -> Result<u8, Failure> {
     }
     let silent = options.silent;
     let echo = if options.quiet { None } else { echo(typing.is_some(), &shared) };
-    let (logs, opened) = Logs::start(&layout, &shared.beat, inputs, echo, options.keep).map_err(no_system)?;
+    let (logs, opened) = Logs::start(
+        &layout,
+        &shared.beat,
+        inputs,
+        echo,
+        Kept { disk_bytes: options.log_disk_bytes, rate: options.log_rate, keep: options.keep },
+    )
+    .map_err(no_system)?;
     let logs = Arc::new(logs);
     if let Some(notes) = logs.notes() {
         shared.log_to(notes);
