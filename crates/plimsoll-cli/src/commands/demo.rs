@@ -168,6 +168,8 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
         derive: false,
         swap: false,
         keep: Keep::default(),
+        heap: crate::capture::Settings::default(),
+        http_token: None,
         log_disk_bytes: LOG_DISK_BYTES,
         log_rate: RateLimit::default(),
     };
