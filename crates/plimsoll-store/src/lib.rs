@@ -62,6 +62,7 @@ mod level;
 mod merge;
 mod open;
 mod query;
+mod rate;
 mod recover;
 mod retain;
 mod ring;
@@ -77,6 +78,7 @@ mod stats;
 mod sys;
 #[cfg(test)]
 mod testing;
+pub mod volume;
 mod write;
 mod writer;
 
@@ -86,6 +88,7 @@ pub use intake::{Intake, Landed};
 pub use level::LogLevel;
 pub use open::{Closed, Heartbeat, Recovery, Store, open};
 pub use query::{Coverage, Cursor, DEFAULT_PATTERN_BYTES, Entry, EntryKind, Find, Pattern, Query, Reader};
+pub use rate::{Rate, RateLimit};
 pub use recover::Interrupted;
 pub use settings::{
     DEFAULT_FREE_DISK_BYTES, DEFAULT_MAX_LINE_BYTES, DEFAULT_RETAIN_BYTES, DEFAULT_RING_BYTES, DEFAULT_SEAL_AFTER,

@@ -6,6 +6,7 @@
 mod controls;
 mod descriptors;
 mod disk;
+mod disk_flood;
 mod incident1;
 mod incident2;
 mod life;
