@@ -8,10 +8,13 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 pub(crate) mod found;
+mod heap;
 pub(crate) mod report;
 #[cfg(test)]
 pub(crate) mod sample;
 pub(crate) mod volume;
+
+pub(crate) use heap::{CaptureView, HeapView};
 
 /// The version of the JSON shape.
 pub(crate) const VERSION: u32 = 1;
@@ -39,6 +42,8 @@ pub(crate) struct Snapshot {
     pub restarts: RestartView,
     pub last_exit: Option<ExitView>,
     pub logs: LogsView,
+    /// Heap captures; absent where they are off.
+    pub heap: Option<HeapView>,
     /// What the program said of itself.
     pub reports: report::ReportsView,
     pub pressure: Option<PressureView>,
@@ -361,6 +366,9 @@ impl Snapshot {
             redact_command(&mut stage.action);
             stage.last_skip_reason = None;
         }
+        if let Some(heap) = &mut self.heap {
+            heap.redact();
+        }
         self.logs.volume.redact();
         self.reports.redact();
         if let Some(words) = self.last_exit.as_mut().and_then(|exit| exit.last_words.as_mut()) {
@@ -443,4 +451,8 @@ pub(crate) trait Control: Send + Sync {
     fn set_memory(&self, budget_bytes: u64, reserve_bytes: Option<u64>) -> Result<(), String>;
     /// Asks for a clean stop, as SIGTERM to the supervisor would.
     fn stop(&self);
+    /// Asks for a heap capture; the ticket is served once `heap.served_total` has reached it. The error is a sentence.
+    fn capture(&self) -> Result<u64, String>;
+    /// Where captures are kept; `None` where they are off.
+    fn shelf(&self) -> Option<crate::capture::shelf::Shelf>;
 }

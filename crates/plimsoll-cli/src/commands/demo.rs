@@ -166,6 +166,8 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
         cgroup: !args.no_cgroup,
         derive: false,
         swap: false,
+        heap: crate::capture::Settings::default(),
+        http_token: None,
         log_disk_bytes: LOG_DISK_BYTES,
         log_rate: RateLimit::default(),
     };

@@ -188,6 +188,17 @@ pub(crate) fn leaking() -> Snapshot {
             volume: volume(),
             degraded: None,
         },
+        heap: Some(HeapView {
+            mode: "auto".into(),
+            every_seconds: 1800.0,
+            self_test: Some("ok".into()),
+            taken_total: [("smaps".to_owned(), 3), ("v8-snapshot".to_owned(), 1)].into(),
+            failed_total: [("digest".to_owned(), 1)].into(),
+            refused_total: [("headroom".to_owned(), 1)].into(),
+            kept: 4,
+            kept_bytes: 21 << 20,
+            ..HeapView::default()
+        }),
         reports: ReportsView::default(),
         pressure: Some(PressureView { some_avg10: 1.25, full_avg10: 0.0, source: "/proc/pressure/memory".into() }),
         host: Some(HostView { total_bytes: 24_576 * MIB, available_bytes: 17_000 * MIB }),

@@ -4,6 +4,7 @@
 //! be read is absent, never 0. One-of-several facts (`_info`) are 1 for what holds and 0 for the others, so that an alert
 //! can be written on each. Values of variables and commands never appear. `docs/metrics.md` lists every row.
 
+mod heap;
 mod report;
 
 use std::collections::BTreeMap;
@@ -337,7 +338,7 @@ const METRICS: &[Metric] = &[
 
 /// Every metric there is, also of what the program reports.
 fn all() -> impl Iterator<Item = &'static Metric> {
-    METRICS.iter().chain(report::METRICS)
+    METRICS.iter().chain(report::METRICS).chain(heap::METRICS)
 }
 
 /// Every metric's name, in the order of the table.
