@@ -78,6 +78,7 @@ fn damage_is_named_with_its_place() {
     for (from, to, said) in [
         ("\"id\",", "\"key\",", "the header is not one of a heap snapshot: no field \"id\""),
         ("4,0,1,0,2", "9,0,1,0,2", "in nodes: a type of node that the header does not name"),
+        ("12345678", "18446744073709551615", "in nodes: sizes beyond any memory"),
         ("4,0,1,0,2", "4,0,-1,0,2", "in nodes: expected non-negative integers in whole records"),
         ("4,0,1,0,2", "4,0,1.5,0,2", "in nodes: expected non-negative integers in whole records"),
         ("4,0,1,0,2", "4,0,99999999999999999999999,0,2", "in nodes: expected non-negative integers in whole records"),
