@@ -7,6 +7,7 @@ mod controls;
 mod descriptors;
 mod disk;
 mod disk_flood;
+mod hot;
 mod incident1;
 mod incident2;
 mod life;
