@@ -3,6 +3,7 @@
 //!
 //! `cargo bench -p plimsoll --bench cold`; ten seconds. CPU time of the reading thread, so that being preempted is not in it.
 
+use std::hint::black_box;
 use std::time::Duration;
 
 use plimsoll::gauge::group::{Group, GroupGauge};
@@ -20,14 +21,14 @@ fn main() {
     let root = Root::default();
     let mut own = ProcessGauge::own(&root).expect("/proc");
     row("clock alone", || ());
-    row("process, fast", || drop(own.fast()));
-    row("process, confirming", || drop(own.confirm()));
+    row("process, fast", || _ = black_box(own.fast()));
+    row("process, confirming", || _ = black_box(own.confirm()));
     let pid = rustix::process::getpid().as_raw_nonzero().get();
     let group = Group::of_pid(&root, pid).and_then(|group| GroupGauge::open(&root, &group));
     match group {
         Ok(mut group) => {
-            row("group, fast", || drop(group.fast()));
-            row("group, confirming", || drop(group.confirm()));
+            row("group, fast", || _ = black_box(group.fast()));
+            row("group, confirming", || _ = black_box(group.confirm()));
         }
         Err(why) => println!("group: not read: {why}"),
     }

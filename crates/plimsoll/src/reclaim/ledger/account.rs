@@ -106,6 +106,33 @@ impl Account {
         Charge::owned(lane, bytes)
     }
 
+    /// Takes granted bytes over from a lane of the same ledger; `None`: it is of another one. On success the caller owns them here.
+    pub(super) fn take_over(&self, from: &Lane, bytes: u64) -> Option<Result<(), Refused>> {
+        if !Arc::ptr_eq(&self.center.total, &from.center.total) {
+            return None;
+        }
+        if Arc::ptr_eq(&self.center, &from.center) {
+            return Some(Ok(()));
+        }
+        let pool = &self.center.pool;
+        let taken = pool.take(bytes, bytes).or_else(|| {
+            self.sweep();
+            pool.take(bytes, bytes)
+        });
+        Some(match taken {
+            Some(_) => {
+                from.center.pool.give(bytes);
+                Ok(())
+            }
+            None => Err(self.center.refusal(bytes, self.center.own_bound())),
+        })
+    }
+
+    /// A charge of bytes that are granted to this account already.
+    pub(super) fn own(&self, bytes: u64) -> Charge<'static> {
+        Charge::owned(self.lane(), bytes)
+    }
+
     /// Charges as much as fits between the ends of `range`: a buffer that works with `min` and prefers `max`.
     ///
     /// # Errors
@@ -281,12 +308,17 @@ impl Center {
     fn take(&self, least: u64, most: u64, spare: u64) -> Result<u64, Bound> {
         let wish = most.saturating_add(spare);
         let Some(own) = self.pool.take(least, wish) else {
-            let clamped = self.clamp.load(Ordering::Relaxed) < self.cap.load(Ordering::Relaxed);
-            return Err(if clamped { Bound::Clamp } else { Bound::Account });
+            return Err(self.own_bound());
         };
         let granted = self.total.take(least, own);
         self.pool.give(own - granted.unwrap_or(0));
         granted.ok_or(Bound::Ledger)
+    }
+
+    /// Which of the account's own bounds holds.
+    fn own_bound(&self) -> Bound {
+        let clamped = self.clamp.load(Ordering::Relaxed) < self.cap.load(Ordering::Relaxed);
+        if clamped { Bound::Clamp } else { Bound::Account }
     }
 
     fn give_back(&self, bytes: u64) {

@@ -187,11 +187,21 @@ impl<'a> Charge<'a> {
         Ok(())
     }
 
-    /// Moves the whole charge to another account: charged there first, then released here.
+    /// Moves the whole charge to another account. Within one ledger its sum does not change, so a ledger that is full is no obstacle; to
+    /// another ledger it is charged there first, then released here.
     ///
     /// # Errors
     /// The charge, untouched, and why the other account refused it.
-    pub fn transfer(self, to: &Account) -> Result<Charge<'static>, (Charge<'a>, Refused)> {
+    pub fn transfer(mut self, to: &Account) -> Result<Charge<'static>, (Charge<'a>, Refused)> {
+        if let Some(moved) = to.take_over(self.lane(), self.bytes()) {
+            return match moved {
+                Ok(()) => {
+                    let bytes = std::mem::take(self.bytes_mut());
+                    Ok(to.own(bytes))
+                }
+                Err(refused) => Err((self, refused)),
+            };
+        }
         match to.try_charge(self.bytes()) {
             Ok(moved) => Ok(moved),
             Err(refused) => Err((self, refused)),
