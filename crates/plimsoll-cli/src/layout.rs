@@ -95,6 +95,11 @@ impl Layout {
         self.home().join("stderr.fifo")
     }
 
+    /// The datagram socket (0600) that the program reports to.
+    pub(crate) fn report_socket(&self) -> PathBuf {
+        self.home().join("report.sock")
+    }
+
     /// The Unix socket (0600) that `status` and `top` ask.
     pub(crate) fn socket(&self) -> PathBuf {
         self.home().join("control.sock")

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 pub(crate) mod found;
+pub(crate) mod report;
 #[cfg(test)]
 pub(crate) mod sample;
 
@@ -37,6 +38,8 @@ pub(crate) struct Snapshot {
     pub restarts: RestartView,
     pub last_exit: Option<ExitView>,
     pub logs: LogsView,
+    /// What the program said of itself.
+    pub reports: report::ReportsView,
     pub pressure: Option<PressureView>,
     pub host: Option<HostView>,
     /// Variables derived from the budget: name, value, and why or why not.
@@ -243,6 +246,8 @@ pub(crate) struct ExitView {
     pub killed_after_grace: bool,
     /// The exit code that `plimsoll run` ends with when it does not restart.
     pub plimsoll_code: i32,
+    /// What it said before it left, when it embeds a watchdog that did.
+    pub last_words: Option<report::LastWordsView>,
 }
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -350,6 +355,10 @@ impl Snapshot {
         for stage in &mut self.stages {
             redact_command(&mut stage.action);
             stage.last_skip_reason = None;
+        }
+        self.reports.redact();
+        if let Some(words) = self.last_exit.as_mut().and_then(|exit| exit.last_words.as_mut()) {
+            words.redact();
         }
         self
     }

@@ -7,6 +7,16 @@
 //! |---|---|
 //! | [`mod@format`] | which format a file has, by its first bytes |
 //! | [`digest`] | the few KB that are kept of a snapshot: classes, owners, stacks or mappings with bytes, count and variance |
+//! | [`parse`] | one reader a format |
+//! | [`profile`] | what is live by stack, class or mapping, and what changed between two |
+//! | [`series`] | one figure over time |
+//! | [`trend`] | how it moves: slope with interval, significance, shape |
+//! | [`verdict`] | does it leak: a word, reasons, rate, time to limit; leak or retention |
 
 pub mod digest;
 pub mod format;
+pub mod parse;
+pub mod profile;
+pub mod series;
+pub mod trend;
+pub mod verdict;

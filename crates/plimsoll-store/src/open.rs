@@ -30,7 +30,7 @@ pub(crate) const RING_PATH_FILE: &str = "ring.path";
 /// Name of the directory of segments.
 pub(crate) const SPOOL_DIR: &str = "spool";
 /// Name of the lock file inside `spool/`.
-const LOCK_FILE: &str = "lock";
+pub(crate) const LOCK_FILE: &str = "lock";
 /// How long an opener waits for the lock: a process that was being forked when a store closed holds it until its `exec`.
 const LOCK_PATIENCE: Duration = Duration::from_millis(200);
 /// After the closing deadline: how long the threads have to notice.

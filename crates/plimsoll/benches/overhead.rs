@@ -63,30 +63,37 @@ fn main() {
     for _ in 0..2 * KEPT {
         server.request(None);
     }
+    let each = server.work(None) / f64::from(REQUESTS) / 1e3;
+    println!("{pairs} pairs of {REQUESTS} requests of {each:.2} µs; more CPU time of the process, in %:");
+    println!("{:24} {:>8} {:>8} {:>8} {:>8} {:>16}", "with", "median", "lower", "upper", "mean", "95 % interval");
+    row("a watchdog", pairs, &mut server, true, None);
+    row("a charge a request", pairs, &mut server, false, Some(&account));
+    row("both", pairs, &mut server, true, Some(&account));
+}
+
+fn row(what: &str, pairs: usize, server: &mut Server, watched: bool, account: Option<&Account>) {
+    let with = |server: &mut Server| {
+        let watchdog = watched.then(embedded);
+        let cost = server.work(account);
+        drop(watchdog);
+        cost
+    };
     let mut ratios: Vec<f64> = Vec::with_capacity(pairs);
     for n in 0..pairs {
-        let with = |server: &mut Server| {
-            let watchdog = embedded();
-            let cost = server.work(Some(&account));
-            drop(watchdog);
-            cost
-        };
-        let without = |server: &mut Server| server.work(None);
         let (with, without) = if n.is_multiple_of(2) {
-            let first = with(&mut server);
-            (first, without(&mut server))
+            let first = with(server);
+            (first, server.work(None))
         } else {
-            let first = without(&mut server);
-            (with(&mut server), first)
+            let first = server.work(None);
+            (with(server), first)
         };
         ratios.push((with / without - 1.0) * 100.0);
     }
     let (mean, half) = interval(&ratios);
     ratios.sort_by(f64::total_cmp);
-    let (median, quarter) = (ratios[pairs / 2], [ratios[pairs / 4], ratios[pairs * 3 / 4]]);
-    println!("{pairs} pairs of {REQUESTS} requests; overhead in CPU time of the process:");
-    println!("median {median:.2} %, quartiles {:.2} % and {:.2} %", quarter[0], quarter[1]);
-    println!("trimmed mean {mean:.2} %, 95 % interval {:.2} % to {:.2} %", mean - half, mean + half);
+    let (median, lower, upper) = (ratios[pairs / 2], ratios[pairs / 4], ratios[pairs * 3 / 4]);
+    let interval = format!("{:.2} to {:.2}", mean - half, mean + half);
+    println!("{what:24} {median:>8.2} {lower:>8.2} {upper:>8.2} {mean:>8.2} {interval:>16}");
 }
 
 fn embedded() -> Watchdog {

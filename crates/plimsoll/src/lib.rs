@@ -13,6 +13,7 @@
 //! | [`governor`] | a thread around one pure function: reading in, decision out |
 //! | [`reclaim`], [`event`] | stores that give back: who holds what, who is asked for how much, and whether it helped |
 //! | [`queue`] | bounded in items and bytes, drops counted per producer |
+//! | [`broadcast`] | one message to many subscribers, who is too slow is removed |
 //! | [`watchdog`] | at a threshold the service leaves, exit code 2, with a deadline |
 //! | [`drain`] | leaving in order, for threads and tasks |
 //! | [`reserve`], [`last_words`] | memory kept for leaving, and what held the rest |
@@ -29,6 +30,7 @@
 //! The library prints nothing; only [`last_words`] writes to stderr, and only when it is given to a watchdog. It ends no process;
 //! only a watchdog does, at the drain's deadline. It reads the environment only in functions named `from_env`.
 
+pub mod broadcast;
 pub mod clock;
 pub mod drain;
 pub mod event;

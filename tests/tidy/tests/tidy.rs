@@ -162,11 +162,15 @@ fn the_decision_is_pure_and_mechanisms_do_not_know_the_governor() {
         &["rustix", "std::fs", "std::io", "Clock", "Mutex", "Vec<", "String"],
         "step is pure",
     );
-    for path in files(&src.join("queue"), "rs") {
+    for path in ["queue", "broadcast"].iter().flat_map(|part| files(&src.join(part), "rs")) {
         forbid(path, &["crate::governor"], "mechanisms meet the governor in plain values only");
     }
     for path in files(&src.join("governor"), "rs") {
-        forbid(path, &["crate::queue"], "the governor does not know the mechanisms");
+        forbid(
+            path,
+            &["crate::queue", "crate::broadcast", "crate::admission"],
+            "the governor does not know the mechanisms",
+        );
     }
     fail_if_any("direction inside plimsoll", &offenders);
 }
@@ -292,10 +296,32 @@ fn links_in_the_docs_lead_somewhere() {
     fail_if_any("links", &offenders);
 }
 
+/// Tables that say which test holds a promise: each name in a last column is a test that exists.
+#[test]
+fn tests_that_the_docs_name_exist() {
+    let mut tests = BTreeSet::new();
+    for path in files(&root().join("crates"), "rs").into_iter().chain(files(&root().join("tests"), "rs")) {
+        let text = text(&path);
+        let names = text.split("#[test]").skip(1).filter_map(|rest| rest.split("fn ").nth(1)?.split('(').next());
+        tests.extend(names.map(str::to_owned));
+    }
+    let mut offenders = Vec::new();
+    for page in ["docs/watchdog.md", "docs/atomics.md"] {
+        let text = text(&root().join(page));
+        let columns = text.lines().filter(|line| line.starts_with("| ")).filter_map(|line| line.rsplit('|').nth(1));
+        let names = columns.flat_map(|column| column.split('`').skip(1).step_by(2));
+        let names: Vec<&str> = names.filter(|name| name.matches('_').count() >= 3 && !name.contains(' ')).collect();
+        assert!(names.len() >= 6, "{page}: the table of tests is gone");
+        offenders
+            .extend(names.iter().filter(|name| !tests.contains(**name)).map(|name| format!("{page}: no test {name}")));
+    }
+    fail_if_any("tests that the docs name", &offenders);
+}
+
 #[test]
 fn the_page_is_served_from_the_binary_without_a_build() {
     let ui = root().join("crates/plimsoll-cli/src/web/ui");
-    for file in ["index.html", "app.js", "style.css"] {
+    for file in ["index.html", "app.js", "report.js", "style.css"] {
         let text = text(&ui.join(file));
         assert!(!text.contains("http://") || file == "index.html", "{file}: loads something from elsewhere");
         assert!(!text.contains("https://"), "{file}: loads something from elsewhere");

@@ -1,7 +1,10 @@
 //! Made-up snapshots for tests of the faces: every optional field filled, plausible figures, nothing read from anywhere.
 
+mod report;
+
 use std::collections::BTreeMap;
 
+use super::report::ReportsView;
 use super::*;
 
 const MIB: u64 = 1024 * 1024;
@@ -12,6 +15,15 @@ fn map<const N: usize>(pairs: [(&str, u64); N]) -> BTreeMap<String, u64> {
 
 /// 2026-11-21 09:30:00 UTC.
 pub(crate) const AT_UNIX: f64 = 1_795_253_400.0;
+
+/// As [`leaking`], and it embeds the library: it reports, and its last life left with last words.
+pub(crate) fn reporting() -> Snapshot {
+    let mut snapshot = Snapshot { reports: report::reports(), ..leaking() };
+    if let Some(exit) = &mut snapshot.last_exit {
+        exit.last_words = Some(report::last_words());
+    }
+    snapshot
+}
 
 /// `shop`, 258.5 of 300 MiB, growing, second mark passed, restarted twice for memory, two streams, everything read.
 pub(crate) fn leaking() -> Snapshot {
@@ -137,6 +149,7 @@ pub(crate) fn leaking() -> Snapshot {
             peak_bytes: Some(307 * MIB),
             killed_after_grace: false,
             plimsoll_code: 2,
+            last_words: None,
         }),
         logs: LogsView {
             streams: BTreeMap::from([
@@ -169,6 +182,7 @@ pub(crate) fn leaking() -> Snapshot {
             echo_dropped_lines_total: 0,
             degraded: None,
         },
+        reports: ReportsView::default(),
         pressure: Some(PressureView { some_avg10: 1.25, full_avg10: 0.0, source: "/proc/pressure/memory".into() }),
         host: Some(HostView { total_bytes: 24_576 * MIB, available_bytes: 17_000 * MIB }),
         derived: vec![

@@ -23,6 +23,7 @@ mod pty;
 mod reach;
 mod reason;
 pub(crate) mod recorder;
+mod reports;
 pub(crate) mod restart;
 mod setup;
 mod shared;

@@ -11,6 +11,7 @@ use plimsoll::gauge::group::{Group, Version};
 use plimsoll::gauge::tree::Excluded;
 use plimsoll::gauge::{Root, host};
 use plimsoll::policy::Policy;
+use plimsoll::report::notify::Notify;
 use plimsoll::units;
 use rustix::process::Pid;
 
@@ -25,6 +26,8 @@ use super::mailbox::Mailbox;
 use super::options::Options;
 use super::pty::{Pty, Typing};
 use super::recorder::Recorder;
+use super::reports::Reports;
+use super::reports::relay::Relay;
 use super::shared::{Fixed, Shared};
 use super::signals::{Signals, Waker};
 use super::speak::{self, Mouth};
@@ -120,6 +123,7 @@ pub(crate) fn supervise(options: Options) -> Result<u8, Failure> {
     opened.notes.iter().for_each(|note| shared.warn(note));
     banner(&options, &shared, &budget, &root);
     let settled = settle(&options, &adoption, adopted, previous.as_ref(), &shared);
+    reports(&options, &shared);
     let web = faces(&options, &shared);
 
     let recorder = Arc::new(Recorder::new(&layout));
@@ -356,6 +360,18 @@ fn settle(
     shared.set_last_exit(Some(exit));
     shared.tell("adopt", &detail);
     None
+}
+
+/// The socket that the program reports to, and the manager above: without them the program runs as well.
+fn reports(options: &Options, shared: &Shared) {
+    let relay = Relay::new(Notify::from_env());
+    if let Some(problem) = relay.problem() {
+        shared.stand(&format!("a service manager is not told of the program: {problem}"));
+    }
+    match Reports::bind(&options.layout.report_socket(), relay) {
+        Ok(reports) => shared.hear_through(Arc::new(reports)),
+        Err(error) => shared.stand(&format!("no report socket, so the program cannot tell of itself: {error}")),
+    }
 }
 
 /// The control socket and, when asked for, the port: neither keeps the program from running.

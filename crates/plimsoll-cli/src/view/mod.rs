@@ -5,6 +5,7 @@
 
 pub(crate) mod bar;
 pub(crate) mod panel;
+mod report;
 pub(crate) mod table;
 pub(crate) mod text;
 pub(crate) mod words;

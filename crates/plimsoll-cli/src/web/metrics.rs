@@ -1,8 +1,10 @@
-//! A [`Snapshot`] as OpenMetrics text, made afresh for each scrape from one table, [`METRICS`].
+//! A [`Snapshot`] as OpenMetrics text, made afresh for each scrape from two tables, [`METRICS`] and that of what the program reports.
 //!
 //! Names begin with `plimsoll_` and end in their unit; every sample carries `name`, the supervised program's. What cannot
 //! be read is absent, never 0. One-of-several facts (`_info`) are 1 for what holds and 0 for the others, so that an alert
 //! can be written on each. Values of variables and commands never appear. `docs/metrics.md` lists every row.
+
+mod report;
 
 use std::collections::BTreeMap;
 
@@ -95,7 +97,7 @@ fn ratio(part: Option<u64>, whole: Option<u64>) -> Option<f64> {
     Some(part.number()? / whole.filter(|w| *w > 0).number()?)
 }
 
-/// Every metric there is.
+/// Every metric of what Plimsoll itself sees.
 const METRICS: &[Metric] = &[
     metric("plimsoll_supervisor_info", "Which Plimsoll supervises", |s, out| {
         out.with(&[("version", &s.supervisor.version)], 1);
@@ -301,9 +303,14 @@ const METRICS: &[Metric] = &[
     }),
 ];
 
+/// Every metric there is, also of what the program reports.
+fn all() -> impl Iterator<Item = &'static Metric> {
+    METRICS.iter().chain(report::METRICS)
+}
+
 /// Every metric's name, in the order of the table.
 pub(crate) fn names() -> impl Iterator<Item = &'static str> {
-    METRICS.iter().map(|metric| metric.name)
+    all().map(|metric| metric.name)
 }
 
 /// The exposition of one snapshot.
@@ -323,7 +330,7 @@ struct Scrape(Snapshot);
 
 impl Collector for Scrape {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
-        for metric in METRICS {
+        for metric in all() {
             let mut samples = Samples::default();
             (metric.read)(&self.0, &mut samples);
             if samples.0.is_empty() {
@@ -369,13 +376,13 @@ mod tests {
 
     #[test]
     fn the_text_parses_and_every_row_of_the_table_is_in_it() {
-        let text = encode(sample::leaking()).unwrap();
+        let text = encode(sample::reporting()).unwrap();
         assert!(text.ends_with("# EOF\n"), "{text}");
         let samples = parse(&text);
         let seen: BTreeSet<_> = samples.iter().map(|(name, ..)| name.as_str()).collect();
         let table: BTreeSet<_> = names().collect();
         assert_eq!(seen, table);
-        assert_eq!(table.len(), METRICS.len(), "a name occurs once");
+        assert_eq!(table.len(), all().count(), "a name occurs once");
         let mut series = BTreeSet::new();
         for (name, labels, _) in &samples {
             assert!(labels.starts_with("name=\"shop\""), "{name}{{{labels}}}");
@@ -393,14 +400,14 @@ mod tests {
     #[test]
     fn what_cannot_be_read_is_absent() {
         let text = encode(Snapshot { name: "x".into(), ..Snapshot::default() }).unwrap();
-        for absent in ["charged", "time_to_limit", "oom_kills", "host", "pressure"] {
+        for absent in ["charged", "time_to_limit", "oom_kills", "host", "pressure", "account", "queue", "notify"] {
             assert!(!text.contains(absent), "{absent}");
         }
     }
 
     #[test]
     fn commands_and_values_of_variables_stay_inside() {
-        let text = encode(sample::leaking()).unwrap();
+        let text = encode(sample::reporting()).unwrap();
         assert!(!text.contains("hunter2"), "{text}");
         assert!(text.contains("exec:…"), "{text}");
     }

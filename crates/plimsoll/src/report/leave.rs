@@ -2,7 +2,7 @@
 //!
 //! It is what lets a supervisor say `reason = memory` because it was told, never because of an exit code. The datagram is allocated
 //! at the start; sending it takes one system call. A supervisor that does not take it at once is tried again once the drain has
-//! begun, for at most [`PATIENCE`](crate::last_words::PATIENCE).
+//! begun, for at most [`PATIENCE`].
 
 use std::time::Duration;
 

@@ -11,6 +11,7 @@ mod incident2;
 mod life;
 mod logs;
 mod reaction;
+mod reports;
 mod runtimes;
 mod support;
 mod trees;

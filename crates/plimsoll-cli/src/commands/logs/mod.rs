@@ -24,8 +24,7 @@ use std::process::ExitCode;
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, Zoned};
 use plimsoll::clock;
-use plimsoll_store::{LogLevel, Query, Stream};
-use regex::bytes::{Regex, RegexBuilder};
+use plimsoll_store::{Find, LogLevel, Pattern, Query, Stream};
 
 use crate::args::Place;
 use crate::exit::Failure;
@@ -38,8 +37,6 @@ use show::{Form, Show};
 const TERMINAL_LINES: u64 = 100;
 /// What a follower sees before it follows, in lines.
 const FOLLOW_LINES: u64 = 10;
-/// The most memory that a compiled `--grep` may take, in bytes.
-const PATTERN_BYTES: usize = 4 << 20;
 
 /// Arguments of `plimsoll logs`.
 #[derive(Debug, clap::Args)]
@@ -78,6 +75,14 @@ pub(crate) struct Args {
     /// --grep takes upper and lower case as the same
     #[arg(long, short, requires = "grep")]
     ignore_case: bool,
+
+    /// --grep takes whole words only: no letter, digit or _ right before or behind. Fast in a large log
+    #[arg(long, short, requires = "grep")]
+    word: bool,
+
+    /// --grep takes a text as it stands, no regular expression
+    #[arg(long, short = 'F', requires = "grep")]
+    plain_text: bool,
 
     /// Only this stream: stdout, stderr, or plimsoll for the supervisor's own notes. May be given more than once
     #[arg(long, value_name = "STREAM", value_delimiter = ',', value_parser = stream)]
@@ -181,12 +186,17 @@ impl Args {
         Ok(Query { since_unix_ns: since, until_unix_ns: until, streams, min_level: self.level, pattern })
     }
 
-    fn pattern(&self) -> Result<Option<Regex>, Failure> {
+    fn pattern(&self) -> Result<Option<Pattern>, Failure> {
         let Some(text) = &self.grep else { return Ok(None) };
-        let built = RegexBuilder::new(text).case_insensitive(self.ignore_case).size_limit(PATTERN_BYTES).build();
-        built.map(Some).map_err(|error| {
+        let find = Find {
+            plain_text: self.plain_text,
+            ignore_case: self.ignore_case,
+            whole_words: self.word,
+            ..Find::default()
+        };
+        Pattern::new(text, find).map(Some).map_err(|error| {
             Failure::usage(format!("--grep {text:?}: {error}"))
-                .hint("a dot, bracket or star itself is written \\. \\[ \\*")
+                .hint("a dot, bracket or star itself is written \\. \\[ \\*, or -F takes the text as it stands")
         })
     }
 
@@ -280,9 +290,30 @@ mod tests {
             ("-f --until 1h", "cannot be used with"),
             ("--json --raw", "cannot be used with"),
             ("-i", "--grep <RE>"),
+            ("-w", "--grep <RE>"),
+            ("-F", "--grep <RE>"),
         ] {
             let refused = refused(line);
             assert!(refused.contains(said), "{line}: {refused}");
+        }
+    }
+
+    #[test]
+    fn a_pattern_looks_as_it_is_told() {
+        let finds = |line: &str, text: &str| {
+            let query = args(line).unwrap().query(&local(0)).unwrap();
+            query.pattern.unwrap().is_match(text.as_bytes())
+        };
+        for (line, text, found) in [
+            ("--grep a.c", "xabcx", true),
+            ("--grep a.c -F", "xabcx", false),
+            ("--grep a.c -F", "xa.cx", true),
+            ("--grep abc -w", "xabcx", false),
+            ("--grep abc -w", "x abc", true),
+            ("--grep abc -w", "x ABC", false),
+            ("--grep abc -w -i", "x ABC", true),
+        ] {
+            assert_eq!(finds(line, text), found, "{line} in {text:?}");
         }
     }
 

@@ -1,6 +1,8 @@
 // The page: asks /api/status once a second and shows what it says. Nothing is kept but SAMPLES_MAX samples in this tab;
 // nothing loads from elsewhere; text from the program is only ever set as text. An answer that fails or is old is said.
 
+import { report } from "./report.js";
+
 const EVERY_MS = 1000;
 const ANSWER_MS = 3000;
 const SAMPLES_MAX = 600;
@@ -345,6 +347,7 @@ async function look() {
     budget(status);
     kinds(status);
     facts(status);
+    report(status, { size, count, duration, rows });
     decisions(newest, status.at_unix);
     chart();
     set("right-text", "now");
