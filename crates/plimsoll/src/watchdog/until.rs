@@ -48,7 +48,7 @@ impl Until {
 
     /// Ends it, armed or not.
     pub(super) fn stop(&self) {
-        self.0.store(STOP, Ordering::Release);
+        self.0.swap(STOP, Ordering::AcqRel);
     }
 
     /// Ends it unless it is armed. True: it was idle, and is stopped.
