@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 mod args;
+mod capture;
 mod commands;
 mod exit;
 mod layout;
@@ -32,6 +33,7 @@ fn main() -> ExitCode {
         Command::Top(args) => commands::top::run(args),
         Command::Logs(args) => commands::logs::run(args),
         Command::Set(args) => commands::set::run(args),
+        Command::Heap(args) => commands::heap::run(args),
         Command::Doctor(args) => commands::doctor::run(args),
         Command::Replay(args) => commands::replay::run(&args),
         Command::Stop(args) => commands::stop::run(&args),

@@ -52,6 +52,7 @@
 mod chunk;
 mod clock;
 mod core;
+mod dedup;
 mod disk;
 mod error;
 mod filter;
@@ -62,6 +63,7 @@ mod level;
 mod merge;
 mod open;
 mod query;
+mod rate;
 mod recover;
 mod retain;
 mod ring;
@@ -77,15 +79,18 @@ mod stats;
 mod sys;
 #[cfg(test)]
 mod testing;
+pub mod volume;
 mod write;
 mod writer;
 
+pub use dedup::{DEFAULT_DEDUP_EVENTS, Dedup, DedupStats, MAX_SOURCE_BYTES};
 pub use error::StoreError;
 pub use hot::{DEFAULT_HOT_BYTES, HotStats, HotWindow};
 pub use intake::{Intake, Landed};
 pub use level::LogLevel;
 pub use open::{Closed, Heartbeat, Recovery, Store, open};
 pub use query::{Coverage, Cursor, DEFAULT_PATTERN_BYTES, Entry, EntryKind, Find, Pattern, Query, Reader};
+pub use rate::{Rate, RateLimit};
 pub use recover::Interrupted;
 pub use settings::{
     DEFAULT_FREE_DISK_BYTES, DEFAULT_MAX_LINE_BYTES, DEFAULT_RETAIN_BYTES, DEFAULT_RING_BYTES, DEFAULT_SEAL_AFTER,

@@ -159,6 +159,7 @@ pub fn open(settings: Settings) -> Result<(Intake, Store, Recovery), StoreError>
     if recovery.database_lost {
         writer.add_gap(Stream::Plimsoll, recover::unknown(GapReason::DatabaseLost, clock::unix_ns()));
     }
+    writer.limit(settings.rate_limit);
     write_ring_path(&dir, ring.path())?;
     let core = Arc::new(Core::new(settings, ring, writer, spool));
     if let Some(said) = &recovery.degraded {

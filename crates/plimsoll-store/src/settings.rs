@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::StoreError;
+use crate::{RateLimit, StoreError};
 
 /// Default of [`Settings::ring_bytes`]: 8 MiB, about 40 ms of a program that prints 200 MB/s.
 pub const DEFAULT_RING_BYTES: u64 = 8 << 20;
@@ -76,15 +76,18 @@ pub enum GapReason {
     SpoolDamaged = 4,
     /// The database of older lines was damaged and set aside, or removed. Not countable.
     DatabaseLost = 5,
+    /// The stream printed more than [`Settings::rate_limit`] allows. The count is exact.
+    RateLimited = 6,
 }
 
 impl GapReason {
-    const ALL: [GapReason; 5] = [
+    const ALL: [GapReason; 6] = [
         GapReason::RingFull,
         GapReason::Interrupted,
         GapReason::RingLost,
         GapReason::SpoolDamaged,
         GapReason::DatabaseLost,
+        GapReason::RateLimited,
     ];
 
     pub(crate) const fn number(self) -> u8 {
@@ -97,10 +100,10 @@ impl GapReason {
 
     /// Whether the gap's count of lines is exact; else it is unknown.
     pub fn is_exact(self) -> bool {
-        self == GapReason::RingFull
+        matches!(self, GapReason::RingFull | GapReason::RateLimited)
     }
 
-    /// A word for output: `ring-full`, `interrupted`, `ring-lost`, `spool-damaged` or `database-lost`.
+    /// A word for output: `ring-full`, `interrupted`, `ring-lost`, `spool-damaged`, `database-lost` or `rate-limited`.
     pub fn name(self) -> &'static str {
         match self {
             GapReason::RingFull => "ring-full",
@@ -108,6 +111,7 @@ impl GapReason {
             GapReason::RingLost => "ring-lost",
             GapReason::SpoolDamaged => "spool-damaged",
             GapReason::DatabaseLost => "database-lost",
+            GapReason::RateLimited => "rate-limited",
         }
     }
 }
@@ -172,12 +176,14 @@ pub struct Settings {
     /// more counts and is not cut.
     pub retain_sum_bytes: Option<u64>,
     /// Free disk to leave to others: with less, the oldest chunks go, down to a sixteenth of `retain_bytes`; default
-    /// [`DEFAULT_FREE_DISK_BYTES`], at most an eighth of the filesystem; 0: none.
+    /// [`DEFAULT_FREE_DISK_BYTES`], at most a quarter of the filesystem; 0: none.
     pub free_disk_bytes: u64,
     /// Longest line stored in one piece, 1 byte to 1 MiB; default [`DEFAULT_MAX_LINE_BYTES`].
     pub max_line_bytes: u32,
     /// Longest time a complete line waits in the spool before it is sealed; default [`DEFAULT_SEAL_AFTER`].
     pub seal_after: Duration,
+    /// What each of the program's streams may print; what is above is read, counted and not stored. Default: no limit.
+    pub rate_limit: RateLimit,
     /// Name of the source, stored once in the database.
     pub source: String,
 }
@@ -197,6 +203,7 @@ impl Settings {
             free_disk_bytes: DEFAULT_FREE_DISK_BYTES,
             max_line_bytes: DEFAULT_MAX_LINE_BYTES,
             seal_after: DEFAULT_SEAL_AFTER,
+            rate_limit: RateLimit::default(),
             source: source.into(),
         }
     }
@@ -217,6 +224,7 @@ impl Settings {
             .filter(|(_, value, low, high)| !(low..=high).contains(&value))
             .map(|(name, value, low, high)| format!("{name} is {value}, allowed are {low} to {high} bytes"))
             .collect();
+        problems.extend(self.rate_limit.problems());
         if self.retain_lines == Some(0) {
             problems.push("retain_lines is 0, allowed are 1 or more".into());
         }

@@ -17,10 +17,14 @@ pub struct StreamStats {
     pub lines_in_total: u64,
     /// Bytes that were stored.
     pub bytes_in_total: u64,
-    /// Line ends that found the ring full.
+    /// Line ends that found the ring full, or the stream above its rate limit.
     pub dropped_lines_total: u64,
-    /// Bytes that found the ring full.
+    /// Bytes of these.
     pub dropped_bytes_total: u64,
+    /// Of the dropped line ends, those above the rate limit. Of a supervisor that was killed inside a read, that read may be missing here.
+    pub limited_lines_total: u64,
+    /// Of the dropped bytes, those above the rate limit.
+    pub limited_bytes_total: u64,
 }
 
 /// What retention deleted since open, for one reason.
@@ -93,6 +97,8 @@ impl Stats {
                 bytes_in_total: core.ring.counter(stream, at::BYTES_IN),
                 dropped_lines_total,
                 dropped_bytes_total,
+                limited_lines_total: core.ring.counter(stream, at::LIMITED_LINES),
+                limited_bytes_total: core.ring.counter(stream, at::LIMITED_BYTES),
             }
         });
         let tally = &core.tally;

@@ -25,6 +25,7 @@
 //! | `jemalloc` | [`gauge::allocator`]'s `Jemalloc` | `tikv-jemalloc-ctl`, `tikv-jemalloc-sys` |
 //! | `mimalloc` | [`gauge::allocator`]'s `Mimalloc` | `libmimalloc-sys` |
 //! | `glibc` | [`gauge::allocator`]'s `Glibc` | – |
+//! | `heap-profile` | `heap_profile`: profiles of a jemalloc service for its supervisor | jemalloc with profiling |
 //! | `testkit` | a simulated process to test a policy on | – |
 //!
 //! The library prints nothing; only [`last_words`] writes to stderr, and only when it is given to a watchdog. It ends no process;
@@ -36,6 +37,8 @@ pub mod drain;
 pub mod event;
 pub mod gauge;
 pub mod governor;
+#[cfg(feature = "heap-profile")]
+pub mod heap_profile;
 pub mod last_words;
 pub mod level;
 pub mod limit;

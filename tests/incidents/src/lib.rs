@@ -5,6 +5,7 @@
 //! | [`cgroup`] | a memory group of our own, `plimsoll-test-*`, removed when dropped |
 //! | [`launch`] | starts a program (protected, or the unprotected control) and waits for it, always within a deadline |
 //! | [`protected`] | the same under `plimsoll run`: its directory, its `status --json`, its `logs --json`, its last exit |
+//! | [`heap`] | incident 3, its leak part: Node services, captured and judged |
 //! | [`judge`] | what counts as saved, and what as left alone |
 //! | [`embedded`] | incident 2: a service that embeds the watchdog, its unprotected control, and the judgement of both |
 //! | [`evidence`] | what a load wrote about itself: when it crossed the mark, when SIGTERM reached its handler |
@@ -23,9 +24,11 @@
 pub mod account;
 pub mod cgroup;
 pub mod clock;
+pub mod disk_flood;
 pub mod embedded;
 pub mod evidence;
 pub mod files;
+pub mod heap;
 pub mod judge;
 pub mod launch;
 pub mod lines;

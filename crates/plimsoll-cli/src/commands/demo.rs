@@ -15,12 +15,15 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use plimsoll::units;
+use plimsoll_store::RateLimit;
 
 use super::run::{HTTP_DEFAULT, address, size};
 use crate::args::Place;
+use crate::commands::keep::Keep;
 use crate::exit::Failure;
 use crate::layout::Layout;
 use crate::snapshot::found;
+use crate::supervise::logs::LOG_DISK_BYTES;
 use crate::supervise::options::Options;
 use crate::supervise::restart::{LOOP_ENDS, LOOP_WINDOW, Policy};
 use crate::web::client::Client;
@@ -164,6 +167,11 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
         cgroup: !args.no_cgroup,
         derive: false,
         swap: false,
+        keep: Keep::default(),
+        heap: crate::capture::Settings::default(),
+        http_token: None,
+        log_disk_bytes: LOG_DISK_BYTES,
+        log_rate: RateLimit::default(),
     };
     let teller = tell::start(layout.clone(), plan)
         .map_err(|error| Failure::internal(format!("cannot start the thread that tells the story: {error}")))?;

@@ -8,11 +8,18 @@ use std::time::Duration;
 use plimsoll::units;
 
 use crate::args::Place;
+use crate::capture;
+use crate::capture::mode::Mode;
+use crate::capture::shelf::{self, Keep};
+use crate::commands::keep::KeepArgs;
+use crate::commands::rate;
 use crate::exit::Failure;
 use crate::layout::Layout;
+use crate::supervise::logs::LOG_DISK_MIN_BYTES;
 use crate::supervise::options::{self, Options};
 use crate::supervise::restart::{self, Policy};
 use crate::supervise::stage::{MAX_STAGES, Stage};
+use crate::web::token::Token;
 
 /// Where `--http` without an address listens.
 pub(crate) const HTTP_DEFAULT: &str = "127.0.0.1:7117";
@@ -51,7 +58,7 @@ pub(crate) struct Args {
     backoff: Duration,
 
     /// Do something at a level: LEVEL[ for DUR]=ACTION. LEVEL: elevated (75 %), high (88 %), critical (100 % of the
-    /// budget). ACTION: note, signal:NAME, exec:CMD, stop
+    /// budget). ACTION: note, snapshot, signal:NAME, exec:CMD, stop
     #[arg(long = "on", value_name = "LEVEL=ACTION")]
     on: Vec<Stage>,
 
@@ -63,6 +70,11 @@ pub(crate) struct Args {
     #[arg(long, value_name = "ADDR", num_args = 0..=1, require_equals = true, default_missing_value = HTTP_DEFAULT, value_parser = address)]
     http: Option<SocketAddr>,
 
+    /// Token of the HTTP port: who sends it (Authorization: Bearer) may ask for heap captures and read what they name.
+    /// A file of mode 0600
+    #[arg(long, value_name = "FILE", value_parser = token, requires = "http")]
+    http_token_file: Option<Token>,
+
     /// Give the program a pseudo-terminal instead of pipes
     #[arg(long)]
     pty: bool,
@@ -70,6 +82,18 @@ pub(crate) struct Args {
     /// Do not echo the program's output, and say only what is wrong and how it ended
     #[arg(long, short)]
     quiet: bool,
+
+    /// Keep at most so much of each stream of its output: 1M/s, 200K/s:4M (4M at once), 500lines/s. What is above is counted in the
+    /// log and not kept; the program never waits. Once for bytes, once for lines [default: everything]
+    #[arg(long, value_name = "RATE", value_parser = rate::parse)]
+    log_rate: Vec<rate::Given>,
+
+    /// Disk that the log of its output may take in all, at least 32M: when it is full, the oldest lines go
+    #[arg(long, value_name = "SIZE", value_parser = log_disk, default_value = "1G")]
+    log_disk: u64,
+
+    #[command(flatten)]
+    keep: KeepArgs,
 
     /// Make no cgroup for the program: its process tree is summed instead
     #[arg(long)]
@@ -83,6 +107,27 @@ pub(crate) struct Args {
     #[arg(long)]
     swap: bool,
 
+    /// Heap captures: auto (figures every 30 min, a full snapshot when asked for and safe), profile, full, jemalloc,
+    /// pprof=URL, off
+    #[arg(long, value_name = "MODE", default_value = "auto")]
+    heap: Mode,
+
+    /// Time between two captures
+    #[arg(long, value_name = "DUR", value_parser = interval, default_value = "30m")]
+    heap_every: Duration,
+
+    /// Keep at most so many captures
+    #[arg(long, value_name = "N", default_value_t = shelf::KEEP_COUNT)]
+    heap_keep: usize,
+
+    /// Keep none longer than this
+    #[arg(long, value_name = "DUR", value_parser = age, default_value = "30d")]
+    heap_max_age: Duration,
+
+    /// Keep at most so many bytes of them; the newest is kept in any case
+    #[arg(long, value_name = "SIZE", value_parser = size, default_value = "10G")]
+    heap_max_size: u64,
+
     /// The program and its arguments, after --
     #[arg(last = true, required = true, value_name = "CMD")]
     command: Vec<OsString>,
@@ -92,9 +137,28 @@ pub(super) fn size(text: &str) -> Result<u64, String> {
     units::parse_size(text).map_err(|error| error.to_string())
 }
 
+fn log_disk(text: &str) -> Result<u64, String> {
+    let bytes = size(text)?;
+    if bytes < LOG_DISK_MIN_BYTES { Err(format!("at least {}", units::size(LOG_DISK_MIN_BYTES))) } else { Ok(bytes) }
+}
+
 fn wait(text: &str) -> Result<Duration, String> {
     let wait = units::parse_duration(text).map_err(|error| error.to_string())?;
     if wait > LONGEST_WAIT { Err("longer than 24 h".to_owned()) } else { Ok(wait) }
+}
+
+fn token(path: &str) -> Result<Token, String> {
+    Token::from_file(path.as_ref())
+}
+
+/// An interval of captures: a second to a day.
+fn interval(text: &str) -> Result<Duration, String> {
+    let interval = wait(text)?;
+    if interval < Duration::from_secs(1) { Err("shorter than 1 s".to_owned()) } else { Ok(interval) }
+}
+
+fn age(text: &str) -> Result<Duration, String> {
+    units::parse_duration(text).map_err(|error| error.to_string())
 }
 
 pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
@@ -137,12 +201,21 @@ impl Args {
             backoff: self.backoff,
             stages: self.on,
             http: self.http,
+            http_token: self.http_token_file,
             pty: self.pty,
             quiet: self.quiet,
             silent: false,
             cgroup: !self.no_cgroup,
             derive: !self.no_derive,
             swap: self.swap,
+            keep: self.keep.understood(),
+            heap: capture::Settings {
+                mode: self.heap,
+                every: self.heap_every,
+                keep: Keep { count: self.heap_keep.max(1), age: self.heap_max_age, bytes: self.heap_max_size },
+            },
+            log_disk_bytes: self.log_disk,
+            log_rate: rate::limit(&self.log_rate).map_err(Failure::usage)?,
         })
     }
 }
@@ -204,7 +277,10 @@ mod tests {
 
     #[test]
     fn what_cannot_be_meant_is_refused_with_its_value() {
-        let cases: [(&[&str], &str); 9] = [
+        let cases: [(&[&str], &str); 12] = [
+            (&["--log-disk", "1M", "--", "x"], "at least 32.0 MiB"),
+            (&["--log-rate", "fast", "--", "x"], "500lines/s"),
+            (&["--log-rate=1M/s", "--log-rate=2M/s", "--", "x"], "twice"),
             (&["x"], "--"),
             (&[], "CMD"),
             (&["--memory", "300", "--", "x"], "300"),

@@ -5,6 +5,7 @@ mod report;
 use std::collections::BTreeMap;
 
 use super::report::ReportsView;
+use super::volume::{StreamVolume, TemplateView, VolumeView};
 use super::*;
 
 const MIB: u64 = 1024 * 1024;
@@ -160,6 +161,8 @@ pub(crate) fn leaking() -> Snapshot {
                         bytes_total: 211 * MIB,
                         dropped_lines_total: 0,
                         dropped_bytes_total: 0,
+                        limited_lines_total: 0,
+                        limited_bytes_total: 0,
                     },
                 ),
                 (
@@ -169,6 +172,8 @@ pub(crate) fn leaking() -> Snapshot {
                         bytes_total: MIB,
                         dropped_lines_total: 12,
                         dropped_bytes_total: 3_072,
+                        limited_lines_total: 4,
+                        limited_bytes_total: 1_024,
                     },
                 ),
             ]),
@@ -179,9 +184,24 @@ pub(crate) fn leaking() -> Snapshot {
             spool_bytes: 3 * MIB,
             database_bytes: 31 * MIB,
             chunks_total: 122,
+            merged_chunks_total: 16,
+            kept_lines: 1_190_000,
+            retired_lines_total: map([("bytes", 14_311)]),
             echo_dropped_lines_total: 0,
+            volume: volume(),
             degraded: None,
         },
+        heap: Some(HeapView {
+            mode: "auto".into(),
+            every_seconds: 1800.0,
+            self_test: Some("ok".into()),
+            taken_total: [("smaps".to_owned(), 3), ("v8-snapshot".to_owned(), 1)].into(),
+            failed_total: [("digest".to_owned(), 1)].into(),
+            refused_total: [("headroom".to_owned(), 1)].into(),
+            kept: 4,
+            kept_bytes: 21 << 20,
+            ..HeapView::default()
+        }),
         reports: ReportsView::default(),
         pressure: Some(PressureView { some_avg10: 1.25, full_avg10: 0.0, source: "/proc/pressure/memory".into() }),
         host: Some(HostView { total_bytes: 24_576 * MIB, available_bytes: 17_000 * MIB }),
@@ -203,6 +223,41 @@ pub(crate) fn leaking() -> Snapshot {
         }),
         warnings: vec!["12 lines of stderr were lost: the ring was full".into()],
     }
+}
+
+/// A stream that floods, looked at by a sample, beside one that does not.
+fn volume() -> VolumeView {
+    let template = |text: &str, lines_per_second: f64, share_ratio: f64, margin_ratio: f64| TemplateView {
+        text: Some(text.into()),
+        lines_per_second,
+        share_ratio,
+        margin_ratio,
+    };
+    let stderr = StreamVolume {
+        lines_per_second: 3100.0,
+        bytes_per_second: 620.0 * 1024.0,
+        share_ratio: 0.981,
+        repeated_ratio: 0.95,
+        lines: 139_500,
+        looked_at_lines: 90_000,
+        templates: vec![
+            template("ERROR accept: EMFILE, fd #", 2976.0, 0.96, 0.006),
+            template("WARN retry # in # ms", 124.0, 0.04, 0.001),
+        ],
+        more_templates: false,
+    };
+    let stdout = StreamVolume {
+        lines_per_second: 4.2,
+        bytes_per_second: 12.0 * 1024.0,
+        share_ratio: 0.019,
+        repeated_ratio: 0.0,
+        lines: 189,
+        looked_at_lines: 189,
+        templates: vec![template("GET #", 4.2, 1.0, 0.0)],
+        more_templates: false,
+    };
+    let streams = BTreeMap::from([("stderr".into(), stderr), ("stdout".into(), stdout)]);
+    VolumeView { span_seconds: 45.0, streams, limit: Some("1.0 MiB/s".into()) }
 }
 
 /// Four entries of the decision log of [`leaking`].

@@ -8,4 +8,5 @@ pub(crate) mod panel;
 mod report;
 pub(crate) mod table;
 pub(crate) mod text;
+pub(crate) mod volume;
 pub(crate) mod words;

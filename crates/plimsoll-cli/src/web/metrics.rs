@@ -4,6 +4,7 @@
 //! be read is absent, never 0. One-of-several facts (`_info`) are 1 for what holds and 0 for the others, so that an alert
 //! can be written on each. Values of variables and commands never appear. `docs/metrics.md` lists every row.
 
+mod heap;
 mod report;
 
 use std::collections::BTreeMap;
@@ -15,6 +16,7 @@ use prometheus_client::registry::Registry;
 
 use plimsoll::level::Level;
 
+use crate::snapshot::volume::StreamVolume;
 use crate::snapshot::{RunState, Snapshot, StreamView};
 
 /// The media type of [`encode`]'s text.
@@ -55,6 +57,12 @@ impl Samples {
     fn each(&mut self, key: &'static str, map: &BTreeMap<String, u64>) {
         for (label, value) in map {
             self.with(&[(key, label)], *value);
+        }
+    }
+
+    fn volumes(&mut self, snapshot: &Snapshot, read: fn(&StreamVolume) -> Option<f64>) {
+        for (stream, volume) in &snapshot.logs.volume.streams {
+            self.with(&[("stream", stream)], read(volume));
         }
     }
 
@@ -253,6 +261,31 @@ const METRICS: &[Metric] = &[
     metric("plimsoll_log_dropped_bytes_total", "Bytes lost; each is in a gap record of the log", |s, out| {
         out.streams(s, |v| v.dropped_bytes_total);
     }),
+    metric("plimsoll_log_limited_lines_total", "Of the lost lines, those above the stream's rate limit", |s, out| {
+        out.streams(s, |v| v.limited_lines_total);
+    }),
+    metric("plimsoll_log_limited_bytes_total", "Of the lost bytes, those above the stream's rate limit", |s, out| {
+        out.streams(s, |v| v.limited_bytes_total);
+    }),
+    metric("plimsoll_log_stream_lines_per_second", "Lines a second, over the last 30 to 60 s", |s, out| {
+        out.volumes(s, |v| Some(v.lines_per_second));
+    }),
+    metric("plimsoll_log_stream_bytes_per_second", "Bytes a second, over the last 30 to 60 s", |s, out| {
+        out.volumes(s, |v| Some(v.bytes_per_second));
+    }),
+    metric("plimsoll_log_stream_share_ratio", "Of the program's bytes, this stream's", |s, out| {
+        out.volumes(s, |v| Some(v.share_ratio));
+    }),
+    metric("plimsoll_log_repeated_ratio", "Lines that are the same as the one before, of the stream's", |s, out| {
+        out.volumes(s, |v| Some(v.repeated_ratio));
+    }),
+    metric(
+        "plimsoll_log_top_template_ratio",
+        "Of the stream's bytes, those of its most frequent template",
+        |s, out| {
+            out.volumes(s, |v| v.templates.first().map(|template| template.share_ratio));
+        },
+    ),
     metric(
         "plimsoll_log_echo_dropped_lines_total",
         "Lines not echoed to a slow terminal; the log has them",
@@ -269,6 +302,13 @@ const METRICS: &[Metric] = &[
     }),
     metric("plimsoll_log_database_bytes", "Size of the log database", |s, out| out.one(s.logs.database_bytes)),
     metric("plimsoll_log_chunks_total", "Compressed chunks written", |s, out| out.one(s.logs.chunks_total)),
+    metric("plimsoll_log_merged_chunks_total", "Small chunks merged into larger ones", |s, out| {
+        out.one(s.logs.merged_chunks_total);
+    }),
+    metric("plimsoll_log_kept_lines", "Lines in the log database", |s, out| out.one(s.logs.kept_lines)),
+    metric("plimsoll_log_retired_lines_total", "Lines deleted by a bound of retention, by which one", |s, out| {
+        out.each("reason", &s.logs.retired_lines_total);
+    }),
     metric("plimsoll_log_degraded_info", "1 while the log store is degraded (disk full, locked, …)", |s, out| {
         out.one(u64::from(s.logs.degraded.is_some()));
     }),
@@ -305,7 +345,7 @@ const METRICS: &[Metric] = &[
 
 /// Every metric there is, also of what the program reports.
 fn all() -> impl Iterator<Item = &'static Metric> {
-    METRICS.iter().chain(report::METRICS)
+    METRICS.iter().chain(report::METRICS).chain(heap::METRICS)
 }
 
 /// Every metric's name, in the order of the table.

@@ -6,6 +6,7 @@ pub mod jvm;
 mod lines;
 pub mod pprof;
 pub mod smaps;
+pub mod v8;
 
 use std::io;
 

@@ -9,4 +9,5 @@
 )]
 
 mod readers;
+mod v8;
 mod verdict;

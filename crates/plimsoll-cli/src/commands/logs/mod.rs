@@ -16,6 +16,7 @@ mod json;
 mod out;
 mod safe;
 mod show;
+mod top;
 mod when;
 
 use std::io::IsTerminal as _;
@@ -42,7 +43,7 @@ const FOLLOW_LINES: u64 = 10;
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Points in time: 10m, 2h, 7d (so long ago), today, 07:00, \"2026-11-21 07:00\", 2026-11-21T07:00:00Z\n\
-    Example: plimsoll logs web -f --level warn"
+    Examples: plimsoll logs web -f --level warn\n          plimsoll logs --top --since 1h"
 )]
 pub(crate) struct Args {
     #[command(flatten)]
@@ -92,6 +93,11 @@ pub(crate) struct Args {
     #[arg(long, value_name = "LEVEL", value_parser = level)]
     level: Option<LogLevel>,
 
+    /// Who printed how much: lines, bytes, rates and shares of each stream, and its N most frequent templates [default: 5]; without NAME
+    /// of every program. Works on dead ones too
+    #[arg(long, value_name = "N", num_args = 0..=1, require_equals = true, default_missing_value = top::SHOWN_TEXT, conflicts_with_all = ["follow", "lines", "raw"])]
+    top: Option<usize>,
+
     /// One JSON object a line
     #[arg(long, conflicts_with = "raw")]
     json: bool,
@@ -114,6 +120,10 @@ pub(crate) fn run(args: Args) -> Result<ExitCode, Failure> {
     let now = clock::wall();
     let now_ns = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
     let query = args.query(&local(now_ns))?;
+    if let Some(most) = args.top {
+        let layouts = choose::choose_all(&args.place.dir(), args.name.as_deref())?;
+        return top::run(&layouts, &query, most, args.json);
+    }
     let layout = choose::choose(&args.place.dir(), args.name.as_deref())?;
     let form = if args.json {
         Form::Json
@@ -290,6 +300,7 @@ mod tests {
             ("-f --until 1h", "cannot be used with"),
             ("--json --raw", "cannot be used with"),
             ("-i", "--grep <RE>"),
+            ("--top -f", "cannot be used with"),
             ("-w", "--grep <RE>"),
             ("-F", "--grep <RE>"),
         ] {
