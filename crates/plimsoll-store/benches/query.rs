@@ -235,7 +235,7 @@ fn questions(place: &Path, dir: &Path, words: &Words, lines: u64) -> Outcome<()>
     let list: Vec<Question> = vec![
         Question {
             name: "a rare word (one line)",
-            rounds: 40,
+            rounds: 200,
             query: Box::new(move |i| Ok(Query { pattern: Some(pattern(&rare(i), whole)?), ..Query::default() })),
             grep: Box::new(move |i| vec![text("-c"), text("-w"), text("-F"), rare(i)]),
             rows: Box::new(move |i| format!("text LIKE '%{}%'", rare(i))),
