@@ -43,12 +43,8 @@ fn main() -> Outcome<()> {
 
 fn all(place: &Path, lines: u64) -> Outcome<()> {
     let dir = place.join("store");
-    let settings = Settings {
-        spool_bytes: 8 << 30,
-        retain_bytes: 64 << 30,
-        free_disk_bytes: 0,
-        ..Settings::new(&dir, place.join("ring"), "bench")
-    };
+    let settings =
+        Settings { spool_bytes: 8 << 30, retain_bytes: 64 << 30, ..Settings::new(&dir, place.join("ring"), "bench") };
     let (intake, store, _) = plimsoll_store::open(settings)?;
     let (read, write) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
     rustix::pipe::fcntl_setpipe_size(&write, 1 << 20)?;

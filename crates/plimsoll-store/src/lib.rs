@@ -94,7 +94,7 @@ pub use query::{Coverage, Cursor, DEFAULT_PATTERN_BYTES, Entry, EntryKind, Find,
 pub use rate::{Rate, RateLimit};
 pub use recover::Interrupted;
 pub use settings::{
-    DEFAULT_FREE_DISK_BYTES, DEFAULT_MAX_LINE_BYTES, DEFAULT_RETAIN_BYTES, DEFAULT_RING_BYTES, DEFAULT_SEAL_AFTER,
-    DEFAULT_SPOOL_BYTES, GapReason, RetainReason, Settings, Stream,
+    DEFAULT_MAX_LINE_BYTES, DEFAULT_RETAIN_BYTES, DEFAULT_RING_BYTES, DEFAULT_SEAL_AFTER, DEFAULT_SPOOL_BYTES,
+    GapReason, RetainReason, Settings, Stream,
 };
 pub use stats::{Retired, Stats, StreamStats};
