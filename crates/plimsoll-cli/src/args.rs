@@ -28,6 +28,10 @@ pub(crate) enum Command {
     Set(commands::set::Args),
     /// Stop a supervised program and its supervisor, in order
     Stop(commands::stop::Args),
+    /// Show what a recorded run would have been under another policy
+    Replay(commands::replay::Args),
+    /// Say what a heap snapshot holds, and what changed between two
+    Heap(commands::heap::Args),
     /// Show which memory limits hold here, and which file says so
     Doctor(commands::doctor::Args),
     /// Watch the whole story in 30 seconds: a built-in service that leaks under a budget

@@ -75,7 +75,12 @@ impl Layout {
         self.home().join("last-exit.json")
     }
 
-    /// The decision log, one JSON object a line, at most two files of 256 KiB.
+    /// The decision log of the last run, for `plimsoll replay`; the one before is `decisions.log.1`.
+    pub(crate) fn decision_log(&self) -> PathBuf {
+        self.home().join("decisions.log")
+    }
+
+    /// The journal, one JSON object a line, at most two files of 256 KiB.
     pub(crate) fn decisions(&self) -> PathBuf {
         self.home().join("decisions.jsonl")
     }
@@ -88,6 +93,11 @@ impl Layout {
     /// The FIFO that is the child's stderr.
     pub(crate) fn stderr_fifo(&self) -> PathBuf {
         self.home().join("stderr.fifo")
+    }
+
+    /// The datagram socket (0600) that the program reports to.
+    pub(crate) fn report_socket(&self) -> PathBuf {
+        self.home().join("report.sock")
     }
 
     /// The Unix socket (0600) that `status` and `top` ask.

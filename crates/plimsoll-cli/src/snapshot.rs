@@ -8,8 +8,10 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 pub(crate) mod found;
+pub(crate) mod report;
 #[cfg(test)]
 pub(crate) mod sample;
+pub(crate) mod volume;
 
 /// The version of the JSON shape.
 pub(crate) const VERSION: u32 = 1;
@@ -37,6 +39,8 @@ pub(crate) struct Snapshot {
     pub restarts: RestartView,
     pub last_exit: Option<ExitView>,
     pub logs: LogsView,
+    /// What the program said of itself.
+    pub reports: report::ReportsView,
     pub pressure: Option<PressureView>,
     pub host: Option<HostView>,
     /// Variables derived from the budget: name, value, and why or why not.
@@ -243,6 +247,8 @@ pub(crate) struct ExitView {
     pub killed_after_grace: bool,
     /// The exit code that `plimsoll run` ends with when it does not restart.
     pub plimsoll_code: i32,
+    /// What it said before it left, when it embeds a watchdog that did.
+    pub last_words: Option<report::LastWordsView>,
 }
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -257,6 +263,7 @@ pub(crate) struct LogsView {
     pub database_bytes: u64,
     pub chunks_total: u64,
     pub echo_dropped_lines_total: u64,
+    pub volume: volume::VolumeView,
     /// Why the store is degraded (disk full, locked, …), when it is.
     pub degraded: Option<String>,
 }
@@ -268,6 +275,9 @@ pub(crate) struct StreamView {
     pub bytes_total: u64,
     pub dropped_lines_total: u64,
     pub dropped_bytes_total: u64,
+    /// Of the dropped ones, those above the stream's rate limit.
+    pub limited_lines_total: u64,
+    pub limited_bytes_total: u64,
 }
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -350,6 +360,11 @@ impl Snapshot {
         for stage in &mut self.stages {
             redact_command(&mut stage.action);
             stage.last_skip_reason = None;
+        }
+        self.logs.volume.redact();
+        self.reports.redact();
+        if let Some(words) = self.last_exit.as_mut().and_then(|exit| exit.last_words.as_mut()) {
+            words.redact();
         }
         self
     }

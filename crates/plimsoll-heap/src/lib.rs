@@ -5,6 +5,25 @@
 //!
 //! | module | what |
 //! |---|---|
+//! | [`mod@format`] | which format a file has, by its first bytes |
+//! | [`parse`] | one reader a format |
+//! | [`graph`] | a heap as a graph: sizes, dominators, retained sizes |
+//! | [`summary`] | what one snapshot says: classes, owners, digest |
+//! | [`mod@diff`] | what changed between two snapshots, and who holds it |
 //! | [`digest`] | the few KB that are kept of a snapshot: classes, owners, stacks or mappings with bytes, count and variance |
+//! | [`profile`] | what is live by stack, class or mapping, and what changed between two |
+//! | [`series`] | one figure over time |
+//! | [`trend`] | how it moves: slope with interval, significance, shape |
+//! | [`verdict`] | does it leak: a word, reasons, rate, time to limit; leak or retention |
 
+mod column;
+pub mod diff;
 pub mod digest;
+pub mod format;
+pub mod graph;
+pub mod parse;
+pub mod profile;
+pub mod series;
+pub mod summary;
+pub mod trend;
+pub mod verdict;

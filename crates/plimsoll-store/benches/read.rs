@@ -84,7 +84,9 @@ fn measure(place: &Path, lines: u64) -> Result<(), Box<dyn Error>> {
         Reader::open(&dir)?.read(&query, None, &mut counted(&mut count))?;
         Ok::<_, Box<dyn Error>>(count)
     };
-    let pattern = |text: &str| Ok::<_, Box<dyn Error>>(Some(regex::bytes::Regex::new(text)?));
+    let pattern = |text: &str| {
+        Ok::<_, Box<dyn Error>>(Some(plimsoll_store::Pattern::new(text, plimsoll_store::Find::default())?))
+    };
     let rare = format!("^{:09} ", lines / 2);
     for (name, query) in [
         ("read everything", Query::default()),

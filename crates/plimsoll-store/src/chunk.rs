@@ -29,6 +29,7 @@ use std::io;
 
 use zstd::zstd_safe::CParameter;
 
+use crate::filter::Tokens;
 use crate::frame::Frame;
 use crate::split::{Found, Resume, Splitter};
 use crate::{GapReason, LogLevel, Stream};
@@ -39,6 +40,8 @@ pub(crate) const FULL_BYTES: usize = 1 << 20;
 pub(crate) const FULL_LINES: u64 = 10_000;
 /// Largest uncompressed chunk: what a reader makes room for.
 pub(crate) const MAX_BYTES: usize = 16 << 20;
+/// A smaller chunk gets no token filter: reading one would cost as much as reading the chunk.
+pub(crate) const MIN_FILTERED_BYTES: usize = 16 << 10;
 /// zstd's level: 1, the fastest that is not "fast".
 const ZSTD_LEVEL: i32 = 1;
 const HEADER_BYTES: usize = 20;
@@ -81,6 +84,8 @@ pub(crate) struct Sealed {
     /// Length of the lines with their line ends.
     pub(crate) raw_bytes: u64,
     pub(crate) blob: Vec<u8>,
+    /// See [`crate::filter`]; `None`: too little or too much is in it.
+    pub(crate) filter: Option<Vec<u8>>,
 }
 
 /// Collects entries of one stream, in the order of their positions.
@@ -109,6 +114,7 @@ impl Builder {
             levels: 0,
             raw_bytes: 0,
             blob: Vec::new(),
+            filter: None,
         };
         Builder { entries: Vec::new(), text: Vec::new(), count: 0, position: 0, at_unix_ns: 0, row }
     }
@@ -187,7 +193,7 @@ impl Builder {
         if self.is_empty() {
             return Ok(None);
         }
-        let done = std::mem::replace(self, Builder::new(self.row.stream));
+        let mut done = std::mem::replace(self, Builder::new(self.row.stream));
         let mut head = [0u8; HEADER_BYTES];
         head[..4].copy_from_slice(&[b'P', b'c', VERSION, CODEC_ZSTD]);
         for (at, value) in [(4, done.count as usize), (8, done.entries.len()), (12, done.text.len())] {
@@ -195,6 +201,7 @@ impl Builder {
         }
         let sum = crc32fast::hash(&head[..16]);
         head[16..].copy_from_slice(&sum.to_le_bytes());
+        let filter = if done.text.len() < MIN_FILTERED_BYTES { None } else { Tokens::of(&mut done.text).filter() };
         let mut content = done.entries;
         content.extend_from_slice(&done.text);
         drop(done.text);
@@ -205,7 +212,7 @@ impl Builder {
         let len = zstd.compress_to_buffer(&content, &mut blob[HEADER_BYTES..])?;
         blob.truncate(HEADER_BYTES + len);
         blob.shrink_to_fit();
-        Ok(Some(Sealed { blob, ..done.row }))
+        Ok(Some(Sealed { blob, filter, ..done.row }))
     }
 }
 
@@ -298,6 +305,11 @@ impl Chunk {
         }
         (self.entries, self.count) = (entries, field(4));
         Ok(())
+    }
+
+    /// Memory that it takes.
+    pub(crate) fn held_bytes(&self) -> usize {
+        self.content.capacity() + std::mem::size_of::<Chunk>()
     }
 
     /// The entries, oldest first. Nothing is copied. A chunk whose content contradicts itself ends early with an error.

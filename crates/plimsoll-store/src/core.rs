@@ -9,7 +9,7 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::recover::unknown;
 use crate::ring::Ring;
-use crate::spool::Spool;
+use crate::segments::Segments;
 use crate::stats::{Tally, Trouble};
 use crate::writer::Writer;
 use crate::{GapReason, Settings, Stream, clock};
@@ -22,7 +22,7 @@ pub(crate) struct Core {
     pub(crate) settings: Settings,
     pub(crate) ring: Arc<Ring>,
     pub(crate) writer: Mutex<Writer>,
-    pub(crate) spool: Spool,
+    pub(crate) spool: Segments,
     pub(crate) tally: Tally,
     pub(crate) trouble: Trouble,
     /// Everything before this position was read by the sealer.
@@ -53,7 +53,7 @@ impl std::fmt::Debug for Core {
 }
 
 impl Core {
-    pub(crate) fn new(settings: Settings, ring: Arc<Ring>, writer: Writer, spool: Spool) -> Core {
+    pub(crate) fn new(settings: Settings, ring: Arc<Ring>, writer: Writer, spool: Segments) -> Core {
         Core {
             settings,
             ring,

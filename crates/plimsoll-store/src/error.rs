@@ -24,7 +24,7 @@ pub enum StoreError {
         source: io::Error,
     },
     /// Another process has this store open for writing.
-    #[error("open {path}: another supervisor has this log store open", path = path.display())]
+    #[error("open {path}: another process has it open for writing", path = path.display())]
     InUse {
         /// The lock file.
         path: PathBuf,

@@ -25,7 +25,9 @@ pub struct Intake {
 pub struct Landed<'a> {
     /// How many bytes; 0 means that the stream has ended.
     pub bytes: usize,
-    /// The ring was full: the bytes were counted into a gap and are not stored.
+    /// How many line ends are among them.
+    pub lines: u64,
+    /// The ring was full, or the stream above its rate limit: the bytes were counted into a gap and are not stored.
     pub dropped: bool,
     /// The bytes themselves, stored or not, for an echo. Keep this only briefly: it holds the writer's lock.
     pub data: &'a [u8],
@@ -64,7 +66,15 @@ impl Intake {
         }
         let data = self.core.ring.look(taken.offset, taken.len);
         let pressed = !taken.dropped && self.core.ring.used() > self.core.ring.capacity() / 2;
-        Ok(Landed { bytes: taken.len, dropped: taken.dropped, data, more: taken.more, pressed, _hold: hold })
+        Ok(Landed {
+            bytes: taken.len,
+            lines: taken.lines,
+            dropped: taken.dropped,
+            data,
+            more: taken.more,
+            pressed,
+            _hold: hold,
+        })
     }
 
     /// Says that the stream's next byte begins a new line: an unfinished last line is complete as it is. Call it when the program

@@ -10,7 +10,8 @@
 //! |---|---|---|
 //! | ring | `Settings::ring_bytes` | lines are dropped and counted; a gap record says how many, and when |
 //! | spool | `Settings::spool_bytes` | the spooler waits, so the ring fills |
-//! | chunks | `Settings::retain_bytes` | the oldest chunks are deleted |
+//! | chunks | `Settings::retain_bytes`, `retain_lines`, `retain_age`, `retain_sum_bytes`, `free_disk_bytes` | the oldest chunks are deleted, counted by reason |
+//! | hot window | what [`HotWindow::new`] was given | the chunk used longest ago goes |
 //! | one line | `Settings::max_line_bytes` | it is stored in pieces; each but the last says `continued` |
 //!
 //! What can be lost: by the death of the process nothing that was read from a pipe, and nothing that is still in it; by the death of the
@@ -51,35 +52,46 @@
 mod chunk;
 mod clock;
 mod core;
+mod disk;
 mod error;
+mod filter;
 mod frame;
+mod hot;
 mod intake;
 mod level;
+mod merge;
 mod open;
 mod query;
+mod rate;
 mod recover;
 mod retain;
 mod ring;
 mod schema;
 mod segment;
+mod segments;
 mod settings;
+mod share;
 mod split;
-mod spool;
+pub mod spool;
+mod spooler;
 mod stats;
 mod sys;
 #[cfg(test)]
 mod testing;
+pub mod volume;
 mod write;
 mod writer;
 
 pub use error::StoreError;
+pub use hot::{DEFAULT_HOT_BYTES, HotStats, HotWindow};
 pub use intake::{Intake, Landed};
 pub use level::LogLevel;
 pub use open::{Closed, Heartbeat, Recovery, Store, open};
-pub use query::{Cursor, Entry, EntryKind, Query, Reader};
+pub use query::{Coverage, Cursor, DEFAULT_PATTERN_BYTES, Entry, EntryKind, Find, Pattern, Query, Reader};
+pub use rate::{Rate, RateLimit};
 pub use recover::Interrupted;
 pub use settings::{
-    DEFAULT_MAX_LINE_BYTES, DEFAULT_RETAIN_BYTES, DEFAULT_RING_BYTES, DEFAULT_SEAL_AFTER, DEFAULT_SPOOL_BYTES,
-    GapReason, Settings, Stream,
+    DEFAULT_FREE_DISK_BYTES, DEFAULT_MAX_LINE_BYTES, DEFAULT_RETAIN_BYTES, DEFAULT_RING_BYTES, DEFAULT_SEAL_AFTER,
+    DEFAULT_SPOOL_BYTES, GapReason, RetainReason, Settings, Stream,
 };
-pub use stats::{Stats, StreamStats};
+pub use stats::{Retired, Stats, StreamStats};

@@ -15,21 +15,22 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::core::{Core, Ended};
+use crate::disk::RealDisk;
 use crate::recover::{self, Interrupted};
 use crate::ring::{Found, Ring, at};
-use crate::segment::{self, Checked};
+use crate::segment::{self, Checked, Content};
+use crate::segments::Segments;
 use crate::split::Resume;
-use crate::spool::{self, Spool};
 use crate::stats::Stats;
 use crate::writer::Writer;
-use crate::{GapReason, Intake, Settings, StoreError, Stream, clock, retain, write};
+use crate::{GapReason, Intake, Settings, StoreError, Stream, clock, retain, spooler, write};
 
 /// Name of the file in [`Settings::dir`] that holds the ring's path, for readers. It exists while there is a ring.
 pub(crate) const RING_PATH_FILE: &str = "ring.path";
 /// Name of the directory of segments.
 pub(crate) const SPOOL_DIR: &str = "spool";
 /// Name of the lock file inside `spool/`.
-const LOCK_FILE: &str = "lock";
+pub(crate) const LOCK_FILE: &str = "lock";
 /// How long an opener waits for the lock: a process that was being forked when a store closed holds it until its `exec`.
 const LOCK_PATIENCE: Duration = Duration::from_millis(200);
 /// After the closing deadline: how long the threads have to notice.
@@ -144,11 +145,11 @@ pub fn open(settings: Settings) -> Result<(Intake, Store, Recovery), StoreError>
         Some(opened) => opened.database.sealed_positions()?,
         None => [Resume::default(); 3],
     };
-    let checked = segment::check(&spool_dir)?;
+    let checked = segment::check(Content::Log, &spool_dir, 0, &mut |_| ())?;
     recovery.torn_bytes = checked.torn_bytes;
     recovery.spool_holes = checked.holes;
     let (ring, mut writer) = open_ring(&settings, &checked, sealed, database.is_some(), &mut recovery)?;
-    let spool = Spool::new(spool_dir, settings.spool_bytes, &checked.segments);
+    let spool = Segments::new(spool_dir, Content::Log, Box::new(RealDisk), settings.spool_bytes, &checked.segments);
     recovery.spool_bytes = spool.used();
     recovery.ring_bytes = ring.used();
     let began = checked.segments.first().map_or(ring.tail(), |(start, _)| *start);
@@ -158,13 +159,14 @@ pub fn open(settings: Settings) -> Result<(Intake, Store, Recovery), StoreError>
     if recovery.database_lost {
         writer.add_gap(Stream::Plimsoll, recover::unknown(GapReason::DatabaseLost, clock::unix_ns()));
     }
+    writer.limit(settings.rate_limit);
     write_ring_path(&dir, ring.path())?;
     let core = Arc::new(Core::new(settings, ring, writer, spool));
     if let Some(said) = &recovery.degraded {
         core.trouble.database_failed(said);
     }
     let spooler = start("plimsoll-spool", &core, |core| {
-        spool::run(core);
+        spooler::run(core);
         core.has_ended(|e| e.spooler = true);
     })?;
     let told_lost = recovery.database_lost;
@@ -281,7 +283,8 @@ fn remove_quietly(path: &Path) {
     drop(std::fs::remove_file(path));
 }
 
-fn lock(path: &Path) -> Result<File, StoreError> {
+/// Takes the lock file at `path` for this process alone, as long as the file lives.
+pub(crate) fn lock(path: &Path) -> Result<File, StoreError> {
     use rustix::fs::{FlockOperation, flock};
     let open = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path);
     let file = open.map_err(StoreError::io("open", path))?;

@@ -5,33 +5,37 @@
 //! order across streams, and a [`Cursor`] is one: reading on from where the last call ended gives every entry once, also while its
 //! frame moves from the ring to the spool and into a chunk.
 //!
-//! What it costs: [`Reader::tail`] opens chunks from the newest back until it has enough, so it does not depend on how much there is;
+//! What it costs: [`Reader::tail`] and [`Reader::read_back`] open chunks from the newest back until it has enough, so it does not depend on how much there is;
 //! [`Reader::read`] with the cursor of the call before goes on in ring and spool without looking at the database, unless so much was
 //! written that it is sealed. Memory: one chunk per stream (1 to 2 MiB each) while chunks are read, 1 MiB for a copy of the ring, and
-//! each stream's unfinished line.
+//! each stream's unfinished line; of a [`HotWindow`] that readers share, what it says.
 
 mod archive;
 mod entry;
 mod live;
 mod newest;
+mod pattern;
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 pub use self::entry::{Entry, EntryKind, Query};
 use self::entry::{item, offer};
 use self::newest::Newest;
+pub use self::pattern::{DEFAULT_PATTERN_BYTES, Find, Pattern};
 use crate::chunk::Item;
 use crate::frame::{Frame, GAP_BYTES, Kind};
 use crate::query::archive::Archive;
+pub use crate::query::archive::Coverage;
 use crate::query::live::Live;
 use crate::recover::unknown;
 use crate::retain::DATABASE_FILE;
 use crate::ring::{at, pending_gap};
 use crate::schema::Position;
 use crate::split::{Found, Resume, Splitter};
-use crate::{DEFAULT_MAX_LINE_BYTES, GapReason, StoreError, Stream, clock};
+use crate::{DEFAULT_MAX_LINE_BYTES, GapReason, HotWindow, StoreError, Stream, clock};
 
 /// A place between two entries: everything before it was handed out. Stays valid in later processes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -54,6 +58,7 @@ pub struct Reader {
     database: PathBuf,
     live: Live,
     archive: Option<Archive>,
+    hot: Option<Arc<HotWindow>>,
     /// Where the last call ended, to go on without looking at the database.
     follow: Option<Follow>,
 }
@@ -91,9 +96,34 @@ impl Reader {
     /// [`StoreError::Io`] if the directory is not there or not readable; [`StoreError::Version`] if another version wrote the database;
     /// [`StoreError::Database`] if SQLite cannot read it.
     pub fn open(dir: &Path) -> Result<Reader, StoreError> {
+        Reader::open_with(dir, None)
+    }
+
+    /// The same, with a window of decompressed chunks that readers of one process share.
+    ///
+    /// # Errors
+    /// As [`Reader::open`].
+    ///
+    /// # Examples
+    /// ```
+    /// use std::{ops::ControlFlow, sync::Arc};
+    /// use plimsoll_store::{HotWindow, Query, Reader};
+    ///
+    /// let place = tempfile::tempdir()?;
+    /// let hot = Arc::new(HotWindow::default());
+    /// let mut reader = Reader::open_with(place.path(), Some(hot.clone()))?;
+    /// // At the start: load the newest 4 MiB, answer, load more. What is not in memory is read from disk, so no answer lacks anything.
+    /// let coverage = reader.warm(4 << 20)?;
+    /// reader.tail(&Query::default(), 10, &mut |_| ControlFlow::Continue(()))?;
+    /// assert!(coverage.complete, "there is no log yet");
+    /// // Somebody is short of memory.
+    /// assert_eq!(hot.give_back(hot.held_bytes()), 0);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn open_with(dir: &Path, hot: Option<Arc<HotWindow>>) -> Result<Reader, StoreError> {
         std::fs::read_dir(dir).map_err(StoreError::io("open", dir))?;
         let mut reader =
-            Reader { database: dir.join(DATABASE_FILE), live: Live::new(dir), archive: None, follow: None };
+            Reader { database: dir.join(DATABASE_FILE), live: Live::new(dir), archive: None, hot, follow: None };
         reader.sealed()?;
         reader.live.refresh()?;
         Ok(reader)
@@ -157,37 +187,84 @@ impl Reader {
         n: usize,
         sink: &mut dyn FnMut(Entry<'_>) -> ControlFlow<()>,
     ) -> Result<Cursor, StoreError> {
-        self.live.refresh()?;
-        let horizon = self.live.horizon();
-        let mut newest = Newest::new(n);
-        let end = loop {
-            let mut scan = self.unsealed()?;
-            let scanned = self.scan(&mut scan, horizon, &mut |stream, item| {
-                newest.offer(query, stream, item);
-                ControlFlow::Continue(())
-            })?;
-            if !matches!(scanned, Scanned::Sealed) {
-                let end = scan.position;
-                self.follow = Some(scan);
-                break end;
-            }
-        };
-        if let Some(archive) = self.archive.as_mut().filter(|_| n > 0) {
-            let newest = std::cell::RefCell::new(&mut newest);
-            let walked = archive.walk_back(
-                query,
-                &mut |stream, item| newest.borrow_mut().offer(query, stream, item),
-                &mut |position| newest.borrow().has_all_from(position),
-            );
-            archive.rest();
-            walked?;
-        }
+        let (newest, end) = self.newest(query, n, u64::MAX)?;
         for entry in newest.entries() {
             if sink(entry).is_break() {
                 return Ok(Cursor(entry.position + 1));
             }
         }
         Ok(Cursor(end))
+    }
+
+    /// Hands out the newest `n` entries that `query` wants and that lie before a cursor (`None`: before the end), newest first. The cursor
+    /// that it returns lies before the last one handed out: go on there for the next page. `None`: there are no more. Costs what
+    /// [`Reader::tail`] costs.
+    ///
+    /// # Errors
+    /// As [`Reader::read`].
+    pub fn read_back(
+        &mut self,
+        query: &Query,
+        before: Option<Cursor>,
+        n: usize,
+        sink: &mut dyn FnMut(Entry<'_>) -> ControlFlow<()>,
+    ) -> Result<Option<Cursor>, StoreError> {
+        let (newest, _) = self.newest(query, n, before.map_or(u64::MAX, |cursor| cursor.0))?;
+        let mut next = None;
+        for entry in newest.entries().rev() {
+            next = Some(Cursor(entry.position));
+            if sink(entry).is_break() {
+                break;
+            }
+        }
+        Ok(next)
+    }
+
+    /// Loads the newest chunks into the hot window, newest first: at most about `bytes` at a call, and only what there is room for. Says
+    /// what is there afterwards. Answers do not depend on it: what is not in memory is read.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`] if the database cannot be read.
+    pub fn warm(&mut self, bytes: u64) -> Result<Coverage, StoreError> {
+        self.sealed()?;
+        match self.archive.as_mut() {
+            Some(archive) => archive.warm(bytes),
+            None => Ok(Coverage { complete: true, ..Coverage::default() }),
+        }
+    }
+
+    /// The newest `n` entries before `below`, and where the end was.
+    fn newest(&mut self, query: &Query, n: usize, below: u64) -> Result<(Newest, u64), StoreError> {
+        self.live.refresh()?;
+        let horizon = self.live.horizon().min(below);
+        let mut newest = Newest::new(n, below);
+        let mut end = below;
+        while lowest(&self.sealed()?.resume) < below {
+            let mut scan = self.unsealed()?;
+            let scanned = self.scan(&mut scan, horizon, &mut |stream, item| {
+                newest.offer(query, stream, item);
+                ControlFlow::Continue(())
+            })?;
+            if !matches!(scanned, Scanned::Sealed) {
+                end = scan.position;
+                if below == u64::MAX {
+                    self.follow = Some(scan);
+                }
+                break;
+            }
+        }
+        if let Some(archive) = self.archive.as_mut().filter(|_| n > 0) {
+            let newest = std::cell::RefCell::new(&mut newest);
+            let walked = archive.walk_back(
+                query,
+                below,
+                &mut |stream, item| newest.borrow_mut().offer(query, stream, item),
+                &mut |position| newest.borrow().has_all_from(position),
+            );
+            archive.rest();
+            walked?;
+        }
+        Ok((newest, end))
     }
 
     /// Hands out what is known but not final, after a `read` or `tail` that reached the end: each stream's gap that is still growing,
@@ -296,7 +373,7 @@ impl Reader {
     /// How far sealing has come; nowhere if there is no database.
     fn sealed(&mut self) -> Result<Position, StoreError> {
         if !self.archive.as_ref().is_some_and(Archive::is_still) {
-            self.archive = Archive::open(&self.database)?;
+            self.archive = Archive::open(&self.database)?.map(|archive| archive.with_hot(self.hot.clone()));
         }
         self.archive.as_ref().map_or(Ok(Position::default()), Archive::position)
     }

@@ -53,7 +53,8 @@ pub(crate) fn finish_intent(ring: &Ring, writer: &mut Writer) -> Interrupted {
                 if storing {
                     writer.commit_data(stream, bytes, at_unix_ns);
                 } else {
-                    writer.count_drop(stream, bytes, at_unix_ns, GapReason::RingFull);
+                    let reason = u8::try_from(get(at::INTENT_REASON)).ok().and_then(GapReason::from_number);
+                    writer.count_drop(stream, bytes, at_unix_ns, reason.unwrap_or(GapReason::RingFull));
                 }
                 if intent == mode::STORE_PLAIN || intent == mode::DROP_PLAIN {
                     writer.add_gap(stream, unknown(GapReason::Interrupted, at_unix_ns));

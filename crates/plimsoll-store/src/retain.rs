@@ -1,20 +1,34 @@
-//! The database on disk: opened or begun, a damaged one set aside, the oldest chunks deleted beyond `retain_bytes`, disk given back.
+//! The database on disk: opened or begun, a damaged one set aside, the oldest chunks deleted beyond what is kept, disk given back.
 //!
-//! What is counted against `retain_bytes` are pages in use; the write-ahead log (8 MiB while busy) and one chunk come on top. A database
-//! set aside is kept as `logs.db.damaged-<unix seconds>`; only the newest such file is kept.
+//! | kept at most | counted | looked at |
+//! |---|---|---|
+//! | `retain_bytes` | pages in use | at every seal |
+//! | `retain_lines` | lines in chunks | at every seal |
+//! | `retain_age` | from a chunk's newest line | at every seal, and when the oldest is due |
+//! | `retain_sum_bytes` | the databases beside this one too | every 16 MiB, and when idle |
+//! | what leaves `free_disk_bytes` | free blocks of the filesystem | every 16 MiB, and when idle |
+//!
+//! Whole chunks go, the oldest first, at most 64 MiB in a transaction; so up to a chunk more than allowed is kept; the newest one goes by age only. The write-ahead log (8
+//! MiB while busy) comes on top. A database set aside is kept as `logs.db.damaged-<unix seconds>`; only the newest such file is kept.
 
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use crate::schema::{Database, Deleted, beside, is_damage};
-use crate::{Settings, StoreError, clock};
+use crate::schema::{Database, Deleted, Oldest, beside, is_damage};
+use crate::{RetainReason, Settings, StoreError, clock, share};
 
 /// Name of the database in [`Settings::dir`].
 pub(crate) const DATABASE_FILE: &str = "logs.db";
 const DAMAGED: &str = ".damaged-";
 /// Most that one transaction deletes, and that one step gives back.
 const STEP_BYTES: u64 = 64 << 20;
+/// How often what others do to the disk is looked at, in bytes sealed.
+const LOOK_EVERY_BYTES: u64 = 16 << 20;
+/// `free_disk_bytes` is at most this part of a small filesystem.
+const FREE_PART: u64 = 8;
+/// However little disk is free, this part of `retain_bytes` stays: the newest lines are worth more than the space.
+const STAYS_PART: u64 = 16;
 
 /// An open database, and which file it is.
 #[derive(Debug)]
@@ -24,6 +38,10 @@ pub(crate) struct Opened {
     pub(crate) set_aside: Option<PathBuf>,
     identity: Option<(u64, u64)>,
     path: PathBuf,
+    /// Lines in all chunks.
+    lines: u64,
+    /// Bytes sealed since others' use of the disk was looked at.
+    unlooked: u64,
 }
 
 /// Opens the database of a store, or begins one; a damaged one is set aside.
@@ -47,7 +65,8 @@ pub(crate) fn open(settings: &Settings) -> Result<Opened, StoreError> {
         }
         other => (other?, None),
     };
-    Ok(Opened { database, set_aside, identity: identity(&path), path })
+    let lines = database.lines()?;
+    Ok(Opened { database, set_aside, identity: identity(&path), path, lines, unlooked: LOOK_EVERY_BYTES })
 }
 
 impl Opened {
@@ -56,10 +75,90 @@ impl Opened {
         self.identity.is_some() && identity(&self.path) == self.identity
     }
 
-    /// Deletes the oldest chunks beyond `retain_bytes`, at most 64 MiB of them at once.
-    pub(crate) fn retain(&mut self, retain_bytes: u64) -> Result<Deleted, StoreError> {
-        let over = self.database.used_bytes()?.saturating_sub(retain_bytes);
-        if over == 0 { Ok(Deleted::default()) } else { self.database.delete_oldest(over.min(STEP_BYTES)) }
+    /// Counts what was sealed.
+    pub(crate) fn sealed(&mut self, lines: u64, bytes: u64) {
+        self.lines += lines;
+        self.unlooked = self.unlooked.saturating_add(bytes);
+    }
+
+    /// Lines in all chunks.
+    pub(crate) fn lines(&self) -> u64 {
+        self.lines
+    }
+
+    /// Deletes what is too much, by each bound in turn. `idle`: there is time to look at the disk.
+    pub(crate) fn retain(
+        &mut self,
+        settings: &Settings,
+        now_unix_ns: u64,
+        idle: bool,
+        tell: &mut dyn FnMut(RetainReason, Deleted),
+    ) -> Result<(), StoreError> {
+        let over = self.database.used_bytes()?.saturating_sub(settings.retain_bytes);
+        self.delete(RetainReason::Bytes, over, tell)?;
+        if let Some(most) = settings.retain_lines {
+            let over = self.lines.saturating_sub(most);
+            // A chunk that is only partly too much stays.
+            let more = |oldest: Oldest, deleted: Deleted| !oldest.is_only && deleted.lines + oldest.lines <= over;
+            self.delete_while(RetainReason::Lines, more, tell)?;
+        }
+        if let Some(age) = settings.retain_age {
+            let before = now_unix_ns.saturating_sub(u64::try_from(age.as_nanos()).unwrap_or(u64::MAX));
+            self.delete_while(RetainReason::Age, |oldest, _| oldest.last_unix_ns < before, tell)?;
+        }
+        if !idle && self.unlooked < LOOK_EVERY_BYTES {
+            return Ok(());
+        }
+        self.unlooked = 0;
+        if let Some(sum) = settings.retain_sum_bytes {
+            let over = self.database.used_bytes()?.saturating_sub(share::of(&settings.dir, sum));
+            if self.delete(RetainReason::Sum, over, tell)? {
+                self.database.incremental_vacuum(over)?;
+            }
+        }
+        let missing = missing_bytes(&settings.dir, settings.free_disk_bytes);
+        let spare = self.database.used_bytes()?.saturating_sub(settings.retain_bytes / STAYS_PART);
+        if self.delete(RetainReason::Disk, missing.min(spare), tell)? {
+            self.database.incremental_vacuum(missing)?;
+            self.database.checkpoint()?;
+        }
+        Ok(())
+    }
+
+    /// When the oldest chunk is too old; `None`: never, or there is none.
+    pub(crate) fn too_old_at_unix_ns(&self, settings: &Settings) -> Result<Option<u64>, StoreError> {
+        let Some(age) = settings.retain_age else { return Ok(None) };
+        let oldest = self.database.oldest_unix_ns()?;
+        Ok(oldest.map(|at| at.saturating_add(u64::try_from(age.as_nanos()).unwrap_or(u64::MAX))))
+    }
+
+    /// Deletes `bytes` or a little more, at most [`STEP_BYTES`]; whether it deleted something.
+    fn delete(
+        &mut self,
+        reason: RetainReason,
+        bytes: u64,
+        tell: &mut dyn FnMut(RetainReason, Deleted),
+    ) -> Result<bool, StoreError> {
+        if bytes == 0 {
+            return Ok(false);
+        }
+        self.delete_while(reason, |oldest, deleted| !oldest.is_only && deleted.bytes < bytes, tell)
+    }
+
+    fn delete_while(
+        &mut self,
+        reason: RetainReason,
+        more: impl Fn(Oldest, Deleted) -> bool,
+        tell: &mut dyn FnMut(RetainReason, Deleted),
+    ) -> Result<bool, StoreError> {
+        let deleted =
+            self.database.delete_oldest(&mut |oldest, deleted| deleted.bytes < STEP_BYTES && more(oldest, deleted))?;
+        if deleted.chunks == 0 {
+            return Ok(false);
+        }
+        self.lines = self.lines.saturating_sub(deleted.lines);
+        tell(reason, deleted);
+        Ok(true)
     }
 
     /// When idle: empties the write-ahead log and gives free pages back, until there are none or `stop` says so.
@@ -74,6 +173,12 @@ impl Opened {
             }
         }
     }
+}
+
+/// What is missing to the free disk that is wanted. A filesystem that cannot be asked has enough.
+fn missing_bytes(dir: &Path, wanted: u64) -> u64 {
+    let Ok(disk) = rustix::fs::statvfs(dir) else { return 0 };
+    wanted.min(disk.f_blocks * disk.f_frsize / FREE_PART).saturating_sub(disk.f_bavail * disk.f_frsize)
 }
 
 /// Renames the database at `path` and its log, and removes what was set aside before.

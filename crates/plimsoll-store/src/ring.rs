@@ -61,9 +61,13 @@ pub(crate) mod at {
     pub(crate) const INTENT_SENTINEL: usize = 304;
     pub(crate) const INTENT_LINES: usize = 320;
     pub(crate) const INTENT_BYTES: usize = 328;
+    /// Of a read that is dropped: why. 0, as in rings of older programs, is a full ring.
+    pub(crate) const INTENT_REASON: usize = 336;
     const STREAM: usize = 512;
     pub(crate) const LINES_IN: usize = 0;
     pub(crate) const BYTES_IN: usize = 8;
+    pub(crate) const LIMITED_LINES: usize = 16;
+    pub(crate) const LIMITED_BYTES: usize = 24;
     pub(crate) const GAP_EPOCH: usize = 32;
     pub(crate) const GAP_WRITTEN: usize = 40;
     pub(crate) const GAP_SLOTS: usize = 64;

@@ -1,10 +1,11 @@
 //! The database of sealed chunks, `logs.db`: SQLite 3, WAL, one row a chunk.
 //!
-//! `application_id` is 0x504C4D4C (`PLML`), `user_version` the schema's version, 1. A seal is one transaction: its chunks, and per stream
+//! `application_id` is 0x504C4D4C (`PLML`), `user_version` the schema's version, 2; a database of version 1 gets the tables of version 2
+//! when a writer opens it, and is read as it is until then. A seal is one transaction: its chunks, and per stream
 //! where sealing goes on. So a line is in a chunk, or will be found by going on from there, and never both.
 //!
-//! There is no token filter: opening and scanning every chunk goes at 400 MB/s of text and more, while a Bloom filter of tokens was
-//! measured to cost a quarter of the sealing rate and 22 bytes a line. A later version may add one as a column.
+//! What queries and retention ask of a chunk stands in one covering index, so that a look at thousands of chunks reads a few pages and
+//! no chunk. Token filters ([`crate::filter`]) have a table of their own, so that looking for a word reads filters and no chunks.
 //!
 //! Bounds: page cache 1 MiB, write-ahead log 8 MiB between checkpoints (more while a reader holds an old state), busy wait 2 s (the sealer's 0.2 s).
 
@@ -20,7 +21,9 @@ use crate::{StoreError, Stream};
 /// `PLML`.
 pub(crate) const APPLICATION_ID: i64 = 0x504C_4D4C;
 /// The schema that this program writes and reads.
-pub(crate) const VERSION: i64 = 1;
+pub(crate) const VERSION: i64 = 2;
+/// The oldest that it reads, and brings up to date.
+pub(crate) const OLDEST: i64 = 1;
 /// How long a statement waits for another process's lock.
 pub(crate) const BUSY: Duration = Duration::from_secs(2);
 /// The same for the sealer, which has better things to do than to wait, and tries again anyway.
@@ -55,6 +58,25 @@ CREATE TABLE chunk (
     blob BLOB NOT NULL
 ) STRICT;
 CREATE UNIQUE INDEX chunk_by_position ON chunk (stream, last_position);
+CREATE INDEX chunk_facts ON chunk (
+    stream, last_position, first_position, first_unix_ns, last_unix_ns, lines, gaps, gap_lines, levels, raw_bytes
+);
+CREATE TABLE filter (
+    chunk INTEGER PRIMARY KEY,
+    bits BLOB NOT NULL
+) STRICT;
+";
+
+/// From version 1 to 2.
+const SINCE_1: &str = "
+CREATE INDEX chunk_facts ON chunk (
+    stream, last_position, first_position, first_unix_ns, last_unix_ns, lines, gaps, gap_lines, levels, raw_bytes
+);
+CREATE TABLE filter (
+    chunk INTEGER PRIMARY KEY,
+    bits BLOB NOT NULL
+) STRICT;
+PRAGMA user_version = 2;
 ";
 
 /// The writing end; one per directory, held by the sealer.
@@ -63,6 +85,26 @@ pub(crate) struct Database {
     connection: Connection,
     path: PathBuf,
     source: i64,
+}
+
+/// What merging asks of a chunk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Facts {
+    pub(crate) id: i64,
+    pub(crate) first_position: u64,
+    pub(crate) last_position: u64,
+    pub(crate) raw_bytes: u64,
+    /// Lines and gaps.
+    pub(crate) entries: u64,
+}
+
+/// The oldest chunk, as retention asks for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Oldest {
+    pub(crate) lines: u64,
+    pub(crate) last_unix_ns: u64,
+    /// There is no other.
+    pub(crate) is_only: bool,
 }
 
 /// What a deletion took away.
@@ -94,7 +136,9 @@ impl Database {
         if empty == 0 {
             create(&connection).map_err(&failed)?;
         }
-        check_version(&connection, path)?;
+        if check_version(&connection, path)? == 1 {
+            connection.execute_batch(&format!("BEGIN IMMEDIATE; {SINCE_1} COMMIT;")).map_err(&failed)?;
+        }
         connection
             .execute_batch(
                 "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA cache_size = -1024; PRAGMA trusted_schema = OFF;
@@ -123,25 +167,8 @@ impl Database {
         let source = self.source;
         let write = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         {
-            let mut add = write.prepare_cached(
-                "INSERT INTO chunk (source, stream, first_position, last_position, first_unix_ns, last_unix_ns,
-                    lines, gaps, gap_lines, levels, raw_bytes, blob) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
-            )?;
             for s in sealed {
-                add.execute((
-                    source,
-                    s.stream.number(),
-                    signed(s.first_position),
-                    signed(s.last_position),
-                    signed(s.first_unix_ns),
-                    signed(s.last_unix_ns),
-                    signed(s.lines),
-                    signed(s.gaps),
-                    signed(s.gap_lines),
-                    s.levels,
-                    signed(s.raw_bytes),
-                    &s.blob,
-                ))?;
+                add(&write, source, None, s)?;
             }
             let mut set =
                 write.prepare_cached("UPDATE sealed SET frame = ?2, byte = ?3, skipping = ?4 WHERE stream = ?1")?;
@@ -153,29 +180,114 @@ impl Database {
         write.commit()
     }
 
+    /// Puts one chunk in the place of several that follow each other, in one transaction; it takes the last one's row.
+    ///
+    /// # Errors
+    /// What SQLite says; then nothing of it was done.
+    pub(crate) fn replace(&mut self, ids: &[i64], merged: &Sealed) -> Result<(), StoreError> {
+        let source = self.source;
+        let mut replace = || {
+            let write = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            for id in ids {
+                write.prepare_cached("DELETE FROM filter WHERE chunk = ?1")?.execute([id])?;
+                write.prepare_cached("DELETE FROM chunk WHERE id = ?1")?.execute([id])?;
+            }
+            add(&write, source, ids.last().copied(), merged)?;
+            write.commit()
+        };
+        replace().map_err(failed(&self.path))
+    }
+
+    /// The newest chunks of a stream, newest first, as far back as `behind`; at most `most`.
+    pub(crate) fn newest_facts(&self, stream: Stream, behind: u64, most: usize) -> Result<Vec<Facts>, StoreError> {
+        let find = || {
+            let mut find = self.connection.prepare_cached(
+                "SELECT id, first_position, last_position, raw_bytes, lines + gaps FROM chunk INDEXED BY chunk_facts
+                 WHERE stream = ?1 AND last_position > ?2 ORDER BY last_position DESC LIMIT ?3",
+            )?;
+            let read = |row: &rusqlite::Row<'_>| {
+                let column = |at| row.get(at).map(unsigned);
+                let (first_position, last_position) = (column(1)?, column(2)?);
+                Ok(Facts { id: row.get(0)?, first_position, last_position, raw_bytes: column(3)?, entries: column(4)? })
+            };
+            let rows = find.query_map((stream.number(), signed(behind), signed(most as u64)), read)?;
+            rows.collect::<rusqlite::Result<Vec<Facts>>>()
+        };
+        find().map_err(failed(&self.path))
+    }
+
+    /// Hands a chunk's blob out; `None`: there is no such chunk.
+    pub(crate) fn with_blob<T>(&self, id: i64, each: impl FnOnce(&[u8]) -> T) -> Result<Option<T>, StoreError> {
+        let failed = failed(&self.path);
+        let mut find = self.connection.prepare_cached("SELECT blob FROM chunk WHERE id = ?1").map_err(&failed)?;
+        let mut rows = find.query([id]).map_err(&failed)?;
+        let Some(row) = rows.next().map_err(&failed)? else { return Ok(None) };
+        let blob = row.get_ref(0).map_err(&failed)?.as_blob().unwrap_or_default();
+        Ok(Some(each(blob)))
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Lines that all chunks have.
+    pub(crate) fn lines(&self) -> Result<u64, StoreError> {
+        let sum = "SELECT coalesce(sum(lines), 0) FROM chunk INDEXED BY chunk_facts";
+        self.connection.query_row(sum, [], first).map(unsigned).map_err(failed(&self.path))
+    }
+
+    /// When the newest line of the oldest chunk came; `None`: there is no chunk.
+    pub(crate) fn oldest_unix_ns(&self) -> Result<Option<u64>, StoreError> {
+        let oldest = "SELECT last_unix_ns FROM chunk WHERE id = (SELECT min(id) FROM chunk)";
+        let found = self.connection.query_row(oldest, [], first).optional().map_err(failed(&self.path))?;
+        Ok(found.map(unsigned))
+    }
+
     /// Where each stream goes on, in the order of [`Stream::ALL`]; all zero in a new database.
     pub(crate) fn sealed_positions(&self) -> Result<[Resume; 3], StoreError> {
         Ok(position(&self.connection).map_err(failed(&self.path))?.resume)
     }
 
-    /// Deletes the oldest chunks until at least `bytes` of blobs are gone, in one transaction. Their pages become free;
-    /// [`Database::incremental_vacuum`] gives them back to the filesystem.
-    pub(crate) fn delete_oldest(&mut self, bytes: u64) -> Result<Deleted, StoreError> {
-        self.delete_some(bytes).map_err(failed(&self.path))
+    /// Deletes the oldest chunks while `more` says so of the oldest one and of what is deleted already, in one transaction. Their pages
+    /// become free; [`Database::incremental_vacuum`] gives them back to the filesystem.
+    pub(crate) fn delete_oldest(
+        &mut self,
+        more: &mut dyn FnMut(Oldest, Deleted) -> bool,
+    ) -> Result<Deleted, StoreError> {
+        self.delete_some(more).map_err(failed(&self.path))
     }
 
-    fn delete_some(&mut self, bytes: u64) -> rusqlite::Result<Deleted> {
+    fn delete_some(&mut self, more: &mut dyn FnMut(Oldest, Deleted) -> bool) -> rusqlite::Result<Deleted> {
         let write = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let mut deleted = Deleted::default();
-        while deleted.bytes < bytes {
-            let oldest = "DELETE FROM chunk WHERE id = (SELECT min(id) FROM chunk) RETURNING lines, length(blob)";
-            let row = |r: &rusqlite::Row<'_>| Ok((unsigned(r.get(0)?), unsigned(r.get(1)?)));
-            let Some((lines, len)) = write.prepare_cached(oldest)?.query_row([], row).optional()? else { break };
-            deleted.chunks += 1;
-            deleted.lines += lines;
-            deleted.bytes += len;
+        {
+            let mut find = write.prepare_cached(
+                "SELECT id, lines, last_unix_ns, length(blob), id = (SELECT max(id) FROM chunk) FROM chunk
+                 WHERE id = (SELECT min(id) FROM chunk)",
+            )?;
+            let row = |r: &rusqlite::Row<'_>| {
+                let (lines, last_unix_ns) = (unsigned(r.get(1)?), unsigned(r.get(2)?));
+                let oldest = Oldest { lines, last_unix_ns, is_only: r.get(4)? };
+                Ok((r.get::<_, i64>(0)?, oldest, unsigned(r.get(3)?)))
+            };
+            while let Some((id, oldest, len)) = find.query_row([], row).optional()? {
+                if !more(oldest, deleted) {
+                    break;
+                }
+                let filter = "DELETE FROM filter WHERE chunk = ?1 RETURNING length(bits)";
+                let bits = write.prepare_cached(filter)?.query_row([id], first).optional()?.map_or(0, unsigned);
+                write.prepare_cached("DELETE FROM chunk WHERE id = ?1")?.execute([id])?;
+                deleted.chunks += 1;
+                deleted.lines += oldest.lines;
+                deleted.bytes += len + bits;
+            }
         }
-        write.commit()?;
+        // With nothing to delete nothing is written.
+        if deleted.chunks > 0 {
+            write.commit()?;
+        } else {
+            write.rollback()?;
+        }
         Ok(deleted)
     }
 
@@ -218,6 +330,33 @@ impl Database {
     }
 }
 
+/// Inserts a chunk and its filter; `id`: in this row, which must be free.
+fn add(write: &Connection, source: i64, id: Option<i64>, s: &Sealed) -> rusqlite::Result<()> {
+    let mut add = write.prepare_cached(
+        "INSERT INTO chunk (id, source, stream, first_position, last_position, first_unix_ns, last_unix_ns,
+            lines, gaps, gap_lines, levels, raw_bytes, blob) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
+    )?;
+    let id = add.insert((
+        id,
+        source,
+        s.stream.number(),
+        signed(s.first_position),
+        signed(s.last_position),
+        signed(s.first_unix_ns),
+        signed(s.last_unix_ns),
+        signed(s.lines),
+        signed(s.gaps),
+        signed(s.gap_lines),
+        s.levels,
+        signed(s.raw_bytes),
+        &s.blob,
+    ))?;
+    if let Some(bits) = &s.filter {
+        write.prepare_cached("INSERT INTO filter (chunk, bits) VALUES (?1, ?2)")?.execute((id, bits))?;
+    }
+    Ok(())
+}
+
 fn create(connection: &Connection) -> rusqlite::Result<()> {
     connection.execute_batch(&format!(
         "PRAGMA page_size = {PAGE_BYTES}; PRAGMA auto_vacuum = INCREMENTAL; PRAGMA journal_mode = WAL;
@@ -225,11 +364,15 @@ fn create(connection: &Connection) -> rusqlite::Result<()> {
     ))
 }
 
-/// Refuses a database that another program, or another version of this one, has made.
-pub(crate) fn check_version(connection: &Connection, path: &Path) -> Result<(), StoreError> {
+/// The version of a database; refuses one that another program, or a later version of this one, has made.
+pub(crate) fn check_version(connection: &Connection, path: &Path) -> Result<i64, StoreError> {
     let pragma = |name: &str| connection.pragma_query_value(None, name, first).map_err(failed(path));
     let found = if pragma("application_id")? == APPLICATION_ID { pragma("user_version")? } else { 0 };
-    if found == VERSION { Ok(()) } else { Err(StoreError::Version { path: path.to_path_buf(), found, known: VERSION }) }
+    if (OLDEST..=VERSION).contains(&found) {
+        Ok(found)
+    } else {
+        Err(StoreError::Version { path: path.to_path_buf(), found, known: VERSION })
+    }
 }
 
 /// How far sealing has come.

@@ -63,8 +63,8 @@ fn foreign_newer_and_broken_files_are_refused_and_kept() {
     drop(open(&dir).expect("a new database"));
     let change = |sql: &str| Connection::open(&path).and_then(|c| c.execute_batch(sql)).expect("changed");
     change("PRAGMA user_version = 9");
-    assert!(matches!(open(&dir), Err(StoreError::Version { found: 9, known: 1, .. })));
-    change("PRAGMA user_version = 1; PRAGMA application_id = 5");
+    assert!(matches!(open(&dir), Err(StoreError::Version { found: 9, known: 2, .. })));
+    change("PRAGMA user_version = 2; PRAGMA application_id = 5");
     assert!(matches!(open(&dir), Err(StoreError::Version { found: 0, .. })));
     std::fs::write(&path, [7u8; 9000]).expect("overwritten");
     let error = open(&dir).expect_err("not a database");
@@ -81,7 +81,7 @@ fn deleting_the_oldest_gives_disk_back() {
     }
     assert!(db.checkpoint().expect("checkpointed"));
     let (used, size) = (db.used_bytes().expect("readable"), db.size_bytes());
-    let deleted = db.delete_oldest(used / 2).expect("deleted");
+    let deleted = db.delete_oldest(&mut |_, deleted| deleted.bytes < used / 2).expect("deleted");
     assert!(deleted.bytes >= used / 2 && deleted.chunks < 40, "{deleted:?}");
     assert_eq!(deleted.lines, deleted.chunks * 5000);
     let oldest: i64 = db.connection.query_row("SELECT min(first_position) FROM chunk", [], first).expect("readable");
@@ -97,8 +97,40 @@ fn deleting_more_than_there_is_ends() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let mut db = open(&dir).expect("a new database");
     db.insert(&[row(Stream::Stdout, 40, 10)], &resume(1)).expect("written");
-    assert_eq!(db.delete_oldest(u64::MAX).expect("deleted").chunks, 1);
-    assert_eq!(db.delete_oldest(u64::MAX).expect("deleted"), Deleted::default());
+    assert_eq!(db.delete_oldest(&mut |_, _| true).expect("deleted").chunks, 1);
+    assert_eq!(db.delete_oldest(&mut |_, _| true).expect("deleted"), Deleted::default());
+}
+
+#[test]
+fn a_database_of_version_1_is_brought_up_to_date_once() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let path = dir.path().join("logs.db");
+    std::fs::copy(concat!(env!("CARGO_MANIFEST_DIR"), "/testdata/v1/logs.db"), &path).expect("copied");
+    let schema = |db: &Database| -> Vec<(String, String)> {
+        let mut find = db.connection.prepare("SELECT name, sql FROM sqlite_schema ORDER BY name").expect("readable");
+        let rows = find.query_map([], |row| Ok((row.get(0)?, row.get::<_, Option<String>>(1)?.unwrap_or_default())));
+        rows.expect("readable").map(|row| row.expect("readable")).collect()
+    };
+    let before: i64 =
+        Connection::open(&path).and_then(|c| c.query_row("SELECT sum(lines) FROM chunk", [], first)).expect("readable");
+    for _ in 0..2 {
+        let db = open(&dir).expect("version 1 is known");
+        assert_eq!(db.connection.pragma_query_value(None, "user_version", first).expect("readable"), VERSION);
+        assert_eq!(db.connection.query_row("SELECT sum(lines) FROM chunk", [], first).expect("readable"), before);
+        let fresh = tempfile::tempdir().expect("a temporary directory");
+        assert_eq!(schema(&db), schema(&open(&fresh).expect("a new database")), "the same as a new one");
+    }
+}
+
+#[test]
+fn a_large_chunk_has_a_filter_and_loses_it_with_the_chunk() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let mut db = open(&dir).expect("a new database");
+    let filters = |db: &Database| db.connection.query_row("SELECT count(*) FROM filter", [], first).expect("readable");
+    db.insert(&[row(Stream::Stdout, 40, 5000), row(Stream::Stderr, 50, 3)], &resume(4000)).expect("written");
+    assert_eq!(filters(&db), 1, "three lines are read as fast as a filter");
+    assert_eq!(db.delete_oldest(&mut |_, deleted| deleted.bytes < 1).expect("deleted").chunks, 1);
+    assert_eq!(filters(&db), 0);
 }
 
 #[test]

@@ -1,12 +1,13 @@
-//! Segment files of the spool: `spool/<start position, 16 hex digits>.seg`, about 16 MiB each.
+//! Segment files of a spool: `<start position, 16 hex digits>.seg`, about 16 MiB each.
 //!
-//! Header 32 bytes, little endian: `PLIMSPOL` · version u32 = 1 · zero u32 · start position u64 · CRC-32 of bytes 0..24 · zero u32.
-//! Then the frames from `start` on, byte for byte as in the ring; a frame never spans two segments, and a segment begins where the one
-//! before it ends.
+//! Header 32 bytes, little endian: `PLIMSPOL` · version u32 = 1 · content u32 · start position u64 · CRC-32 of bytes 0..24 · zero u32.
+//! Then frames from `start` on; a frame never spans two segments. Content 0, the log: byte for byte as in the ring; a segment begins
+//! where the one before it ends. Content 1, records: data frames of stream 1; a record longer than a frame goes on in the next one
+//! (flag 1), in the same segment.
 //!
-//! At open every frame is checked (about 1 GB/s). Only the end of the newest segment may be torn: it is cut there, once. A segment that
-//! is missing between two others becomes a gap of unknown count. Anything else is damage, reported with path and offset and left as
-//! it is.
+//! At open every frame is checked (about 1 GB/s). Only the end of the newest segment may be torn, and nothing that was synced: it is cut
+//! there, once. Of records, one that is not whole goes with it. A segment of the log that is missing between two others becomes a gap of
+//! unknown count. Anything else is damage, reported with path and offset and left as it is.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
@@ -14,7 +15,8 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use crate::StoreError;
-use crate::frame::{BadFrame, Frame, HEADER_BYTES};
+use crate::disk::Disk;
+use crate::frame::{BadFrame, FLAG_GOES_ON, Frame, HEADER_BYTES, Kind};
 
 /// Length of a segment's header.
 pub(crate) const SEGMENT_HEADER: u64 = 32;
@@ -22,6 +24,15 @@ pub(crate) const SEGMENT_HEADER: u64 = 32;
 pub(crate) const SEGMENT_BYTES: u64 = 16 << 20;
 const MAGIC: [u8; 8] = *b"PLIMSPOL";
 const READ_BYTES: usize = 256 * 1024;
+
+/// What the frames of a segment are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Content {
+    /// The ring's frames.
+    Log = 0,
+    /// Records of [`crate::spool`].
+    Records = 1,
+}
 
 /// The file of the segment that starts at `start`.
 pub(crate) fn path(dir: &Path, start: u64) -> PathBuf {
@@ -46,22 +57,30 @@ pub(crate) fn list(dir: &Path) -> io::Result<Vec<u64>> {
 }
 
 /// The header of a segment that starts at `start`.
-pub(crate) fn header(start: u64) -> [u8; SEGMENT_HEADER as usize] {
+pub(crate) fn header(content: Content, start: u64) -> [u8; SEGMENT_HEADER as usize] {
     let mut h = [0u8; SEGMENT_HEADER as usize];
     h[..8].copy_from_slice(&MAGIC);
     h[8] = 1;
+    h[12] = content as u8;
     h[16..24].copy_from_slice(&start.to_le_bytes());
     let sum = crc32fast::hash(&h[..24]);
     h[24..28].copy_from_slice(&sum.to_le_bytes());
     h
 }
 
-/// Makes (or, after a torn creation, makes again) the segment that starts at `start`.
-pub(crate) fn create(dir: &Path, start: u64) -> io::Result<File> {
-    use std::os::unix::fs::OpenOptionsExt;
-    let mut options = OpenOptions::new();
-    let file = options.read(true).write(true).create(true).truncate(true).mode(0o600).open(path(dir, start))?;
-    file.write_all_at(&header(start), 0)?;
+/// Makes (or, after a torn creation, makes again) the segment that starts at `start`, with room on disk for `room` bytes of frames.
+pub(crate) fn create(
+    disk: &dyn Disk,
+    path: &Path,
+    content: Content,
+    start: u64,
+    room: Option<u64>,
+) -> io::Result<File> {
+    let file = disk.create(path)?;
+    if let Some(room) = room {
+        disk.reserve(&file, SEGMENT_HEADER + room)?;
+    }
+    disk.write_all_at(&file, &header(content, start), 0)?;
     Ok(file)
 }
 
@@ -79,6 +98,7 @@ pub(crate) enum Stop {
 /// Reads frames forward, across segments, through one buffer of 256 KiB.
 pub(crate) struct FrameReader {
     dir: PathBuf,
+    content: Content,
     /// The open segment and its start.
     open: Option<(u64, File)>,
     /// Position of the next frame.
@@ -90,16 +110,16 @@ pub(crate) struct FrameReader {
 }
 
 impl FrameReader {
+    /// Reads frames of the log; gives its memory and its file back at each end.
     pub(crate) fn new(dir: &Path, position: u64) -> FrameReader {
-        let found = Frame {
-            kind: crate::frame::Kind::Break,
-            stream: crate::Stream::Stdout,
-            flags: 0,
-            len: 0,
-            position,
-            at_unix_ns: 0,
-        };
-        FrameReader { dir: dir.to_path_buf(), open: None, position, buffer: Vec::new(), at: 0, found }
+        FrameReader::of(Content::Log, dir, position)
+    }
+
+    /// Reads frames of records; keeps its file open at the end, since it will be asked again.
+    pub(crate) fn of(content: Content, dir: &Path, position: u64) -> FrameReader {
+        let found =
+            Frame { kind: Kind::Break, stream: crate::Stream::Stdout, flags: 0, len: 0, position, at_unix_ns: 0 };
+        FrameReader { dir: dir.to_path_buf(), content, open: None, position, buffer: Vec::new(), at: 0, found }
     }
 
     pub(crate) fn position(&self) -> u64 {
@@ -122,7 +142,10 @@ impl FrameReader {
     pub(crate) fn step(&mut self, limit: u64) -> io::Result<Result<(), Stop>> {
         loop {
             if self.position >= limit {
-                self.forget();
+                match self.content {
+                    Content::Log => self.forget(),
+                    Content::Records => (self.buffer, self.at) = (Vec::new(), 0),
+                }
                 return Ok(Err(Stop::End));
             }
             match Frame::decode(&self.buffer[self.at..], self.position).map(|(frame, _)| frame) {
@@ -184,7 +207,7 @@ impl FrameReader {
             return Ok(Some(Stop::Bad { segment, offset, why: BadFrame::Short }));
         }
         // The end of this segment: the next one begins exactly here.
-        match open(&self.dir, self.position)? {
+        match open(self.content, &self.dir, self.position)? {
             Some(file) => {
                 self.open = Some((self.position, file));
                 Ok(None)
@@ -198,14 +221,14 @@ impl FrameReader {
     fn find(&self) -> io::Result<Option<(u64, File)>> {
         let starts = list(&self.dir)?;
         let Some(start) = starts.into_iter().rev().find(|s| *s <= self.position) else { return Ok(None) };
-        let Some(file) = open(&self.dir, start)? else { return Ok(None) };
+        let Some(file) = open(self.content, &self.dir, start)? else { return Ok(None) };
         let end = start + file.metadata()?.len().saturating_sub(SEGMENT_HEADER);
         Ok((self.position <= end).then_some((start, file)))
     }
 }
 
 /// Opens a segment if it is there and its header is right.
-fn open(dir: &Path, start: u64) -> io::Result<Option<File>> {
+fn open(content: Content, dir: &Path, start: u64) -> io::Result<Option<File>> {
     let file = match File::open(path(dir, start)) {
         Ok(file) => file,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -213,7 +236,7 @@ fn open(dir: &Path, start: u64) -> io::Result<Option<File>> {
     };
     let mut head = [0u8; SEGMENT_HEADER as usize];
     let got = read_some(&file, &mut head, 0)?;
-    Ok((got == head.len() && head == header(start)).then_some(file))
+    Ok((got == head.len() && head == header(content, start)).then_some(file))
 }
 
 fn read_some(file: &File, into: &mut [u8], offset: u64) -> io::Result<usize> {
@@ -240,8 +263,14 @@ pub(crate) struct Checked {
     pub(crate) holes: u64,
 }
 
-/// Checks every frame of the spool; cuts the torn end of the newest segment.
-pub(crate) fn check(dir: &Path) -> Result<Checked, StoreError> {
+/// Checks every frame of the spool; cuts the torn end of the newest segment, but nothing before `synced`. `each` sees every frame that is
+/// there to stay.
+pub(crate) fn check(
+    content: Content,
+    dir: &Path,
+    synced: u64,
+    each: &mut dyn FnMut(&Frame),
+) -> Result<Checked, StoreError> {
     let starts = list(dir).map_err(StoreError::io("list", dir))?;
     let mut checked = Checked::default();
     for (i, start) in starts.iter().copied().enumerate() {
@@ -255,50 +284,91 @@ pub(crate) fn check(dir: &Path) -> Result<Checked, StoreError> {
             checked.holes += u64::from(start > *end);
         }
         let len = std::fs::metadata(&path).map_err(StoreError::io("stat", &path))?.len();
-        if newest && len < SEGMENT_HEADER {
+        if newest && len < SEGMENT_HEADER && start >= synced {
             std::fs::remove_file(&path).map_err(StoreError::io("remove", &path))?;
             checked.torn_bytes += len;
             continue;
         }
-        check_header(&path, start)?;
-        let mut frames = FrameReader::new(dir, start);
-        let end = start + (len - SEGMENT_HEADER);
-        let stop = loop {
-            match frames.step(end).map_err(StoreError::io("read", &path))? {
-                Ok(()) => {}
-                Err(stop) => break stop,
-            }
-        };
-        let (valid, why) = match stop {
-            Stop::End => (end, None),
-            Stop::Bad { offset, why, .. } => (start + offset - SEGMENT_HEADER, Some(why)),
-            Stop::Hole => (frames.position(), Some(BadFrame::Short)),
-        };
-        if let Some(why) = why {
-            let offset = SEGMENT_HEADER + (valid - start);
-            if !newest || frame_behind(&path, start, valid).map_err(StoreError::io("read", &path))? {
+        check_header(content, &path, start)?;
+        let whole = Whole::of(content, dir, start, len, each).map_err(StoreError::io("read", &path))?;
+        if let Some(why) = whole.bad {
+            let offset = SEGMENT_HEADER + (whole.frames - start);
+            let torn = newest
+                && whole.end >= synced
+                && !frame_behind(&path, start, whole.frames).map_err(StoreError::io("read", &path))?;
+            if !torn {
                 return Err(StoreError::Damaged { path, offset, what: why.to_string() });
             }
             let file = OpenOptions::new().write(true).open(&path).map_err(StoreError::io("open", &path))?;
-            file.set_len(offset).map_err(StoreError::io("cut", &path))?;
-            checked.torn_bytes += len - offset;
+            let keep = SEGMENT_HEADER + (whole.end - start);
+            file.set_len(keep).map_err(StoreError::io("cut", &path))?;
+            checked.torn_bytes += len - keep;
         }
-        checked.segments.push((start, valid));
+        checked.segments.push((start, whole.end));
     }
     Ok(checked)
 }
 
-fn check_header(path: &Path, start: u64) -> Result<(), StoreError> {
+/// What of a segment is whole.
+struct Whole {
+    /// Position behind the last whole frame.
+    frames: u64,
+    /// Position behind the last frame that ends something: of the log each, of records the last one of a record.
+    end: u64,
+    /// Why there is no frame, or no end of a record, at `frames`, though the file goes on there or a record should.
+    bad: Option<BadFrame>,
+}
+
+impl Whole {
+    fn of(content: Content, dir: &Path, start: u64, len: u64, each: &mut dyn FnMut(&Frame)) -> io::Result<Whole> {
+        let mut reader = FrameReader::of(content, dir, start);
+        let file_end = start + (len - SEGMENT_HEADER);
+        let mut whole = Whole { frames: start, end: start, bad: None };
+        // Of a record that is not whole nothing counts.
+        let mut waiting: Vec<Frame> = Vec::new();
+        loop {
+            match reader.step(file_end)? {
+                Ok(()) => {
+                    let frame = reader.frame();
+                    whole.frames = frame.end();
+                    let goes_on = content == Content::Records && frame.flags & FLAG_GOES_ON != 0;
+                    waiting.push(frame);
+                    if !goes_on {
+                        whole.end = whole.frames;
+                        waiting.drain(..).for_each(|frame| each(&frame));
+                    }
+                }
+                Err(Stop::End) => break,
+                Err(Stop::Bad { why, .. }) => {
+                    whole.bad = Some(why);
+                    break;
+                }
+                Err(Stop::Hole) => {
+                    whole.bad = Some(BadFrame::Short);
+                    break;
+                }
+            }
+        }
+        if !waiting.is_empty() {
+            whole.bad = whole.bad.or(Some(BadFrame::Short));
+        }
+        Ok(whole)
+    }
+}
+
+fn check_header(content: Content, path: &Path, start: u64) -> Result<(), StoreError> {
     let mut head = [0u8; SEGMENT_HEADER as usize];
     let read = File::open(path).and_then(|mut file| file.read_exact(&mut head));
     read.map_err(StoreError::io("read", path))?;
-    if head == header(start) {
+    if head == header(content, start) {
         return Ok(());
     }
     let what = if head[..8] != MAGIC {
         "not a spool segment".to_string()
     } else if head[8] != 1 {
         format!("a spool segment of version {}, this program knows 1", head[8])
+    } else if head[12] != content as u8 {
+        format!("a spool segment with content {}, expected was {}", head[12], content as u8)
     } else {
         "the segment's header does not match its name or checksum".to_string()
     };

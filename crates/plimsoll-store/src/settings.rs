@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::StoreError;
+use crate::{RateLimit, StoreError};
 
 /// Default of [`Settings::ring_bytes`]: 8 MiB, about 40 ms of a program that prints 200 MB/s.
 pub const DEFAULT_RING_BYTES: u64 = 8 << 20;
@@ -11,6 +11,8 @@ pub const DEFAULT_RING_BYTES: u64 = 8 << 20;
 pub const DEFAULT_SPOOL_BYTES: u64 = 512 << 20;
 /// Default of [`Settings::retain_bytes`]: 1 GiB.
 pub const DEFAULT_RETAIN_BYTES: u64 = 1 << 30;
+/// Default of [`Settings::free_disk_bytes`]: 256 MiB.
+pub const DEFAULT_FREE_DISK_BYTES: u64 = 256 << 20;
 /// Default of [`Settings::max_line_bytes`]: 64 KiB.
 pub const DEFAULT_MAX_LINE_BYTES: u32 = 64 << 10;
 /// Default of [`Settings::seal_after`]: 30 s.
@@ -74,15 +76,18 @@ pub enum GapReason {
     SpoolDamaged = 4,
     /// The database of older lines was damaged and set aside, or removed. Not countable.
     DatabaseLost = 5,
+    /// The stream printed more than [`Settings::rate_limit`] allows. The count is exact.
+    RateLimited = 6,
 }
 
 impl GapReason {
-    const ALL: [GapReason; 5] = [
+    const ALL: [GapReason; 6] = [
         GapReason::RingFull,
         GapReason::Interrupted,
         GapReason::RingLost,
         GapReason::SpoolDamaged,
         GapReason::DatabaseLost,
+        GapReason::RateLimited,
     ];
 
     pub(crate) const fn number(self) -> u8 {
@@ -95,10 +100,10 @@ impl GapReason {
 
     /// Whether the gap's count of lines is exact; else it is unknown.
     pub fn is_exact(self) -> bool {
-        self == GapReason::RingFull
+        matches!(self, GapReason::RingFull | GapReason::RateLimited)
     }
 
-    /// A word for output: `ring-full`, `interrupted`, `ring-lost`, `spool-damaged` or `database-lost`.
+    /// A word for output: `ring-full`, `interrupted`, `ring-lost`, `spool-damaged`, `database-lost` or `rate-limited`.
     pub fn name(self) -> &'static str {
         match self {
             GapReason::RingFull => "ring-full",
@@ -106,6 +111,7 @@ impl GapReason {
             GapReason::RingLost => "ring-lost",
             GapReason::SpoolDamaged => "spool-damaged",
             GapReason::DatabaseLost => "database-lost",
+            GapReason::RateLimited => "rate-limited",
         }
     }
 }
@@ -113,6 +119,38 @@ impl GapReason {
 impl std::fmt::Display for GapReason {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(self.name())
+    }
+}
+
+/// Why sealed chunks were deleted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum RetainReason {
+    /// More than [`Settings::retain_bytes`].
+    Bytes,
+    /// More than [`Settings::retain_lines`].
+    Lines,
+    /// Older than [`Settings::retain_age`].
+    Age,
+    /// More than this source's share of [`Settings::retain_sum_bytes`].
+    Sum,
+    /// Less free disk than [`Settings::free_disk_bytes`].
+    Disk,
+}
+
+impl RetainReason {
+    /// All reasons, in the order in which they are looked at.
+    pub const ALL: [RetainReason; 5] =
+        [RetainReason::Bytes, RetainReason::Lines, RetainReason::Age, RetainReason::Sum, RetainReason::Disk];
+
+    /// A word for output: `bytes`, `lines`, `age`, `sum` or `disk`.
+    pub fn name(self) -> &'static str {
+        match self {
+            RetainReason::Bytes => "bytes",
+            RetainReason::Lines => "lines",
+            RetainReason::Age => "age",
+            RetainReason::Sum => "sum",
+            RetainReason::Disk => "disk",
+        }
     }
 }
 
@@ -129,10 +167,23 @@ pub struct Settings {
     pub spool_bytes: u64,
     /// Disk that sealed chunks may take, at least 1 MiB; default [`DEFAULT_RETAIN_BYTES`]. The oldest chunks go first.
     pub retain_bytes: u64,
+    /// Lines that sealed chunks may have, at least 1; `None`, the default: as many as fit. The oldest chunks go first, whole.
+    pub retain_lines: Option<u64>,
+    /// How old a line may get; `None`, the default: as old as it likes. A chunk goes when its newest line is older, at least 1 s.
+    pub retain_age: Option<Duration>,
+    /// Disk that the sealed chunks of all sources beside this one may take with it, at least 1 MiB; `None`, the default: no bound. Sources
+    /// are the directories that lie where `dir` lies. Each store cuts itself: the quiet keep all, the loud the same; what nobody writes any
+    /// more counts and is not cut.
+    pub retain_sum_bytes: Option<u64>,
+    /// Free disk to leave to others: with less, the oldest chunks go, down to a sixteenth of `retain_bytes`; default
+    /// [`DEFAULT_FREE_DISK_BYTES`], at most an eighth of the filesystem; 0: none.
+    pub free_disk_bytes: u64,
     /// Longest line stored in one piece, 1 byte to 1 MiB; default [`DEFAULT_MAX_LINE_BYTES`].
     pub max_line_bytes: u32,
     /// Longest time a complete line waits in the spool before it is sealed; default [`DEFAULT_SEAL_AFTER`].
     pub seal_after: Duration,
+    /// What each of the program's streams may print; what is above is read, counted and not stored. Default: no limit.
+    pub rate_limit: RateLimit,
     /// Name of the source, stored once in the database.
     pub source: String,
 }
@@ -146,8 +197,13 @@ impl Settings {
             ring_bytes: DEFAULT_RING_BYTES,
             spool_bytes: DEFAULT_SPOOL_BYTES,
             retain_bytes: DEFAULT_RETAIN_BYTES,
+            retain_lines: None,
+            retain_age: None,
+            retain_sum_bytes: None,
+            free_disk_bytes: DEFAULT_FREE_DISK_BYTES,
             max_line_bytes: DEFAULT_MAX_LINE_BYTES,
             seal_after: DEFAULT_SEAL_AFTER,
+            rate_limit: RateLimit::default(),
             source: source.into(),
         }
     }
@@ -168,6 +224,16 @@ impl Settings {
             .filter(|(_, value, low, high)| !(low..=high).contains(&value))
             .map(|(name, value, low, high)| format!("{name} is {value}, allowed are {low} to {high} bytes"))
             .collect();
+        problems.extend(self.rate_limit.problems());
+        if self.retain_lines == Some(0) {
+            problems.push("retain_lines is 0, allowed are 1 or more".into());
+        }
+        if let Some(age) = self.retain_age.filter(|age| age.as_secs() == 0) {
+            problems.push(format!("retain_age is {age:?}, allowed are 1 s or more"));
+        }
+        if let Some(sum) = self.retain_sum_bytes.filter(|sum| *sum < 1 << 20) {
+            problems.push(format!("retain_sum_bytes is {sum}, allowed are 1048576 or more bytes"));
+        }
         if self.source.is_empty() {
             problems.push("source is empty".into());
         }
@@ -184,8 +250,18 @@ mod tests {
         let mut settings = Settings::new("/d", "/r", "");
         settings.ring_bytes = 1;
         settings.max_line_bytes = 0;
-        let said = settings.validate().expect_err("three values are wrong").to_string();
-        for part in ["ring_bytes is 1", "max_line_bytes is 0", "source is empty"] {
+        settings.retain_lines = Some(0);
+        settings.retain_age = Some(Duration::from_millis(999));
+        settings.retain_sum_bytes = Some(1000);
+        let said = settings.validate().expect_err("six values are wrong").to_string();
+        for part in [
+            "ring_bytes is 1",
+            "max_line_bytes is 0",
+            "source is empty",
+            "retain_lines is 0",
+            "retain_age is 999ms",
+            "retain_sum_bytes is 1000",
+        ] {
             assert!(said.contains(part), "{part:?} is missing in {said:?}");
         }
         assert!(Settings::new("/d", "/r", "web").validate().is_ok());

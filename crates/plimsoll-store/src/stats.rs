@@ -5,9 +5,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
-use crate::Stream;
 use crate::core::Core;
 use crate::ring::at;
+use crate::schema::Deleted;
+use crate::{RetainReason, Stream};
 
 /// Counts of one stream since its ring was made (they survive the death of the supervisor, not a restart of the machine).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -16,10 +17,25 @@ pub struct StreamStats {
     pub lines_in_total: u64,
     /// Bytes that were stored.
     pub bytes_in_total: u64,
-    /// Line ends that found the ring full.
+    /// Line ends that found the ring full, or the stream above its rate limit.
     pub dropped_lines_total: u64,
-    /// Bytes that found the ring full.
+    /// Bytes of these.
     pub dropped_bytes_total: u64,
+    /// Of the dropped line ends, those above the rate limit. Of a supervisor that was killed inside a read, that read may be missing here.
+    pub limited_lines_total: u64,
+    /// Of the dropped bytes, those above the rate limit.
+    pub limited_bytes_total: u64,
+}
+
+/// What retention deleted since open, for one reason.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Retired {
+    /// Chunks.
+    pub chunks_total: u64,
+    /// Lines in them.
+    pub lines_total: u64,
+    /// Compressed bytes.
+    pub bytes_total: u64,
 }
 
 /// A moment's figures of an open store.
@@ -44,6 +60,12 @@ pub struct Stats {
     pub gap_lines_total: u64,
     /// Chunks that retention deleted since open.
     pub deleted_chunks_total: u64,
+    /// What it deleted by each reason, in the order of [`RetainReason::ALL`]; see [`Stats::retired`].
+    pub retired: [Retired; 5],
+    /// Small chunks that were merged into larger ones since open.
+    pub merged_chunks_total: u64,
+    /// Lines in all sealed chunks.
+    pub kept_lines: u64,
     /// Size of the database with its write-ahead log.
     pub database_bytes: u64,
     /// Failed writes to the spool since open.
@@ -62,6 +84,11 @@ impl Stats {
         self.streams[stream.index()]
     }
 
+    /// What retention deleted for `reason`.
+    pub fn retired(&self, reason: RetainReason) -> Retired {
+        self.retired[reason as usize]
+    }
+
     pub(crate) fn of(core: &Core) -> Stats {
         let streams = Stream::ALL.map(|stream| {
             let (dropped_lines_total, dropped_bytes_total) = core.ring.dropped(stream);
@@ -70,10 +97,13 @@ impl Stats {
                 bytes_in_total: core.ring.counter(stream, at::BYTES_IN),
                 dropped_lines_total,
                 dropped_bytes_total,
+                limited_lines_total: core.ring.counter(stream, at::LIMITED_LINES),
+                limited_bytes_total: core.ring.counter(stream, at::LIMITED_BYTES),
             }
         });
         let tally = &core.tally;
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let retired = *tally.retired.lock();
         let (spool_errors_total, database_errors_total, last_error, degraded) = core.trouble.look();
         Stats {
             streams,
@@ -84,7 +114,10 @@ impl Stats {
             sealed_chunks_total: get(&tally.chunks),
             sealed_lines_total: get(&tally.lines),
             gap_lines_total: get(&tally.gap_lines),
-            deleted_chunks_total: get(&tally.deleted_chunks),
+            deleted_chunks_total: retired.iter().map(|r| r.chunks_total).sum(),
+            retired,
+            merged_chunks_total: get(&tally.merged_chunks),
+            kept_lines: get(&tally.kept_lines),
             database_bytes: get(&tally.database_bytes),
             spool_errors_total,
             database_errors_total,
@@ -100,8 +133,20 @@ pub(crate) struct Tally {
     pub(crate) chunks: AtomicU64,
     pub(crate) lines: AtomicU64,
     pub(crate) gap_lines: AtomicU64,
-    pub(crate) deleted_chunks: AtomicU64,
+    pub(crate) merged_chunks: AtomicU64,
+    pub(crate) kept_lines: AtomicU64,
+    pub(crate) retired: Mutex<[Retired; 5]>,
     pub(crate) database_bytes: AtomicU64,
+}
+
+impl Tally {
+    pub(crate) fn retire(&self, reason: RetainReason, deleted: Deleted) {
+        let mut all = self.retired.lock();
+        let one = &mut all[reason as usize];
+        one.chunks_total += deleted.chunks;
+        one.lines_total += deleted.lines;
+        one.bytes_total += deleted.bytes;
+    }
 }
 
 /// What fails now, and what failed last.

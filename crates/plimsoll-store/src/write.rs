@@ -12,9 +12,10 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use crate::chunk::{Batch, Builders};
+use crate::chunk::{Batch, Builders, Sealed};
 use crate::core::{Core, SEAL_BYTES};
 use crate::frame::{Frame, GAP_BYTES, Kind};
+use crate::merge::{EVERY_SEALS, Merger};
 use crate::recover::unknown;
 use crate::retain::{self, Opened};
 use crate::schema::is_damage;
@@ -30,6 +31,10 @@ const LAST_RETRY: Duration = Duration::from_secs(5);
 const NICE: i32 = 10;
 /// An unfinished line may hold back this many segments before it is cut.
 const PATIENCE_SEGMENTS: u64 = 2;
+
+/// What gets too old is looked for no sooner, and no later: the wall clock may be set.
+const SOONEST_LOOK: Duration = Duration::from_secs(1);
+const LATEST_LOOK: Duration = Duration::from_secs(3600);
 
 /// What to do after a turn.
 enum Turn {
@@ -53,6 +58,11 @@ struct Sealer<'a> {
     sealed: Option<[Resume; 3]>,
     /// A lost database was told of, and nothing was sealed since.
     told_lost: bool,
+    merger: Merger,
+    /// Seals since small chunks were merged.
+    unmerged: u64,
+    /// When the oldest chunk gets too old; `None`: there is none, or age is no matter.
+    age_at: Option<Duration>,
 }
 
 /// What is read and not sealed yet.
@@ -79,6 +89,10 @@ pub(crate) fn run(core: &Core, database: Option<Opened>, told_lost: bool) {
         sealed: None,
         retry_at: Duration::ZERO,
         retry_after: FIRST_RETRY,
+        merger: Merger::default(),
+        unmerged: 0,
+        // Looked at as soon as there is a database.
+        age_at: core.settings.retain_age.map(|_| Duration::ZERO),
     };
     while !core.gives_up() {
         match sealer.turn() {
@@ -111,6 +125,10 @@ impl Sealer<'_> {
             core.sealed_to.store(work.frames.position(), Ordering::Release);
         }
         let at_end = work.frames.position() >= tail;
+        if self.age_at.is_some_and(|at| now >= at) {
+            self.keep(at_end)?;
+            return Ok(Turn::Again);
+        }
         let patience = PATIENCE_SEGMENTS * core.spool.segment_bytes();
         let far_behind = work.frames.position().saturating_sub(work.lowest) >= patience;
         if work.builders.is_full() || (due && at_end) || (far_behind && !work.builders.is_empty()) {
@@ -138,7 +156,7 @@ impl Sealer<'_> {
                 return Turn::Again;
             }
         }
-        let next = [self.seal_at, self.sync_at].into_iter().flatten().min();
+        let next = [self.seal_at, self.sync_at, self.age_at].into_iter().flatten().min();
         Turn::Sleep(next.map(|at| at.saturating_sub(now)))
     }
 
@@ -171,6 +189,7 @@ impl Sealer<'_> {
             None => {
                 let opened = self.database.insert(retain::open(&core.settings)?);
                 core.tally.database_bytes.store(opened.database.size_bytes(), Ordering::Relaxed);
+                core.tally.kept_lines.store(opened.lines(), Ordering::Relaxed);
                 let fresh = opened.database.sealed_positions()? == [Resume::default(); 3];
                 if fresh && oldest > 0 && !self.told_lost {
                     self.told_lost = true;
@@ -222,12 +241,33 @@ impl Sealer<'_> {
                 Err(e) => core.trouble.spool_failed(&e),
             }
         }
-        let deleted = opened.retain(core.settings.retain_bytes)?;
-        core.tally.deleted_chunks.fetch_add(deleted.chunks, Ordering::Relaxed);
+        let sum = |of: fn(&Sealed) -> u64| batch.sealed.iter().map(of).sum();
+        opened.sealed(sum(|s| s.lines), sum(|s| s.blob.len() as u64));
+        self.unmerged += 1;
+        self.keep(idle)
+    }
+
+    /// Deletes what is too much, merges what is too small, and when idle gives disk and memory back.
+    fn keep(&mut self, idle: bool) -> Result<(), StoreError> {
+        let core = self.core;
+        let Some(opened) = self.database.as_mut() else { return Ok(()) };
+        let now = clock::unix_ns();
+        opened.retain(&core.settings, now, idle, &mut |reason, deleted| core.tally.retire(reason, deleted))?;
+        if !core.is_closing() && (idle || self.unmerged >= EVERY_SEALS) {
+            self.unmerged = 0;
+            let merged = self.merger.step(&mut opened.database)?;
+            core.tally.merged_chunks.fetch_add(merged.from, Ordering::Relaxed);
+        }
+        let due = opened.too_old_at_unix_ns(&core.settings)?;
+        self.age_at = due.map(|due| {
+            let wait = Duration::from_nanos(due.saturating_sub(now)).clamp(SOONEST_LOOK, LATEST_LOOK);
+            clock::monotonic().saturating_add(wait)
+        });
         if idle {
             opened.give_back(&|| core.gives_up())?;
             core.writer.lock().trim();
         }
+        core.tally.kept_lines.store(opened.lines(), Ordering::Relaxed);
         core.tally.database_bytes.store(opened.database.size_bytes(), Ordering::Relaxed);
         Ok(())
     }

@@ -20,8 +20,9 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::pipe::{PipeFlags, SpliceFlags, pipe_with, tee};
 
 use crate::frame::{self, FLAG_GOES_ON, Frame, GapNote, HEADER_BYTES, Kind, MAX_FRAME_BYTES, MAX_PAYLOAD_BYTES};
+use crate::rate::Buckets;
 use crate::ring::{DATA_AT, Ring, SCRATCH_AT, at, slot};
-use crate::{GapReason, Stream};
+use crate::{GapReason, RateLimit, Stream, clock};
 
 /// Room that data may not use: gap and break frames go there.
 const RESERVE_BYTES: u64 = 4096;
@@ -49,6 +50,8 @@ pub(crate) struct Taken {
     /// Offset in the ring file.
     pub(crate) offset: usize,
     pub(crate) len: usize,
+    /// Line ends in it.
+    pub(crate) lines: u64,
     pub(crate) dropped: bool,
     pub(crate) more: bool,
 }
@@ -63,6 +66,8 @@ pub(crate) struct Writer {
     peek: Option<(OwnedFd, OwnedFd)>,
     /// Streams whose end found no room for its break, with its time; in memory only.
     owed_breaks: [Option<u64>; 3],
+    /// What stdout and stderr may still print.
+    limits: [Option<Buckets>; 2],
     /// The store is closed: nothing is taken any more.
     pub(crate) closed: bool,
     #[cfg(test)]
@@ -80,10 +85,23 @@ impl Writer {
             random,
             peek: None,
             owed_breaks: [None; 3],
+            limits: [None, None],
             closed: false,
             #[cfg(test)]
             hook: None,
         }
+    }
+
+    /// Limits what each of the program's streams may print from now on.
+    pub(crate) fn limit(&mut self, limit: RateLimit) {
+        let now = clock::monotonic();
+        self.limits = [(); 2].map(|()| Buckets::new(limit, now));
+    }
+
+    /// Whether the stream has printed more than it may.
+    fn is_over(&mut self, stream: Stream) -> bool {
+        let limit = self.limits.get_mut(stream.index()).and_then(Option::as_mut);
+        limit.is_some_and(|buckets| !buckets.allow(clock::monotonic()))
     }
 
     /// A place where a test may look at (or copy) the ring as a kill would leave it.
@@ -103,10 +121,20 @@ impl Writer {
         let pipe = is_pipe(fd)?;
         let available = if pipe { available(fd)? } else { PLAIN_READ_BYTES };
         if available == 0 {
-            return Ok(Taken { offset: SCRATCH_AT, len: 0, dropped: false, more: false });
+            return Ok(Taken { offset: SCRATCH_AT, len: 0, lines: 0, dropped: false, more: false });
         }
         let n = available.min(MAX_PAYLOAD_BYTES);
-        let store = self.has_room() && self.flush_gaps() && self.reserve(frame::frame_bytes(n));
+        let over = self.is_over(stream);
+        if over
+            && self.ring.pending_gap(stream).is_some_and(|gap| gap.reason != GapReason::RateLimited)
+            && self.has_room()
+        {
+            // A gap has one reason.
+            self.flush_gap(stream);
+        }
+        let reason = if over { GapReason::RateLimited } else { GapReason::RingFull };
+        self.ring.set(at::INTENT_REASON, reason.number().into());
+        let store = !over && self.has_room() && self.flush_gaps() && self.reserve(frame::frame_bytes(n));
         let (mode, offset) = match (store, pipe) {
             (true, true) => (mode::STORE, self.ring.offset(self.ring.head()) + HEADER_BYTES),
             (true, false) => (mode::STORE_PLAIN, self.ring.offset(self.ring.head()) + HEADER_BYTES),
@@ -114,14 +142,18 @@ impl Writer {
             (false, false) => (mode::DROP_PLAIN, SCRATCH_AT),
         };
         let got = self.take(mode, stream, fd, offset, n, at_unix_ns)?;
+        let mut lines = 0;
         if got > 0 && store {
-            self.commit_data(stream, got, at_unix_ns);
+            lines = self.commit_data(stream, got, at_unix_ns);
+            if let Some(buckets) = self.limits.get_mut(stream.index()).and_then(Option::as_mut) {
+                buckets.take(got as u64, lines);
+            }
         } else if got > 0 {
-            self.count_drop(stream, got, at_unix_ns, GapReason::RingFull);
+            lines = self.count_drop(stream, got, at_unix_ns, reason);
         }
         self.ring.set(at::INTENT_MODE, mode::NONE);
         self.step("intent cleared");
-        Ok(Taken { offset, len: got, dropped: !store, more: available > n || (!pipe && got == n) })
+        Ok(Taken { offset, len: got, lines, dropped: !store, more: available > n || (!pipe && got == n) })
     }
 
     /// Sentinel, intent, read.
@@ -209,8 +241,8 @@ impl Writer {
         Ok(())
     }
 
-    /// Completes the frame whose payload already lies behind head, and commits it.
-    pub(crate) fn commit_data(&mut self, stream: Stream, len: usize, at_unix_ns: u64) {
+    /// Completes the frame whose payload already lies behind head, and commits it; the line ends in it.
+    pub(crate) fn commit_data(&mut self, stream: Stream, len: usize, at_unix_ns: u64) -> u64 {
         let lines = self.ring.get(at::INTENT_LINES);
         let bytes = self.ring.get(at::INTENT_BYTES);
         let payload = self.ring.look(self.ring.offset(self.ring.head()) + HEADER_BYTES, len);
@@ -221,6 +253,7 @@ impl Writer {
         self.step("lines counted");
         self.ring.set(base + at::BYTES_IN, bytes + len as u64);
         self.step("bytes counted");
+        newlines
     }
 
     /// Header, padding, head.
@@ -237,13 +270,20 @@ impl Writer {
         self.step("head stored");
     }
 
-    /// Adds the bytes in the scratch area to the stream's gap.
-    pub(crate) fn count_drop(&mut self, stream: Stream, len: usize, at_unix_ns: u64, reason: GapReason) {
+    /// Adds the bytes in the scratch area to the stream's gap; the line ends among them.
+    pub(crate) fn count_drop(&mut self, stream: Stream, len: usize, at_unix_ns: u64, reason: GapReason) -> u64 {
         let data = self.ring.look(SCRATCH_AT, len);
         let newlines = memchr::memchr_iter(b'\n', data).count() as u64;
         let open = data.last() != Some(&b'\n');
         let (bytes, from_unix_ns, to_unix_ns) = (len as u64, at_unix_ns, at_unix_ns);
         self.add_gap(stream, GapNote { newlines, bytes, from_unix_ns, to_unix_ns, open, reason });
+        if reason == GapReason::RateLimited {
+            let base = at::stream(stream.number());
+            for (word, more) in [(at::LIMITED_LINES, newlines), (at::LIMITED_BYTES, bytes)] {
+                self.ring.set(base + word, self.ring.get(base + word) + more);
+            }
+        }
+        newlines
     }
 
     /// Merges `add` into the stream's pending gap and publishes the sum.

@@ -4,20 +4,23 @@
 //! PLIMSOLL_SHUTDOWN_THRESHOLD=64M cargo run -p plimsoll --example embed; echo $?
 //! ```
 //!
-//! Without the variable there is no watchdog, no thread, and the leak below ends at 256 MiB with code 0.
+//! Without the variable there is no watchdog, no thread, and the leak below ends at 256 MiB with code 0. Under `plimsoll run` the
+//! supervisor is told how it fares, and that it left for memory.
 
 use std::process::ExitCode;
 use std::time::Duration;
 
 use plimsoll::drain::{Cancelled, Drain};
 use plimsoll::last_words::LastWords;
+use plimsoll::report::Report;
 use plimsoll::watchdog::{Config, Started, Watchdog};
 
 fn main() -> ExitCode {
     let drain = Drain::new();
     let (config, problems) = Config::from_env();
     problems.iter().for_each(|problem| eprintln!("{problem}"));
-    let watchdog = Watchdog::new(config).drain(&drain).last_words(LastWords::new().stderr());
+    let report = Report::from_env().start().expect("a thread");
+    let watchdog = Watchdog::new(config).drain(&drain).last_words(LastWords::new().stderr()).report(&report);
     match watchdog.start() {
         Ok(Started::Now(effective)) => eprintln!("memory watchdog: {effective}"),
         Ok(_) => eprintln!("memory watchdog: off"),

@@ -148,6 +148,29 @@ impl Supply {
     }
 }
 
+/// What became of orders that were judged: they were claimed, had the time to show, and the protected number did fall or did not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Effect {
+    /// Nothing was judged with this reading.
+    #[default]
+    Open,
+    /// What was claimed is gone.
+    Helped,
+    /// What was claimed is still there: kept by the allocator, or never freed.
+    Fruitless,
+}
+
+impl Effect {
+    /// The name used in logs and JSON.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Effect::Open => "open",
+            Effect::Helped => "helped",
+            Effect::Fruitless => "fruitless",
+        }
+    }
+}
+
 /// What the stores are asked for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Want {
@@ -167,6 +190,8 @@ pub struct Want {
     pub delay: Duration,
     /// Time from an order to its claim, as measured last.
     pub lag: Duration,
+    /// What became of earlier orders.
+    pub effect: Effect,
     /// Purge the allocator once.
     pub purge: bool,
     /// Eviction does not help: the next stage is due.

@@ -14,9 +14,11 @@
 //! | [`reclaim`], [`event`] | stores that give back: who holds what, who is asked for how much, and whether it helped |
 //! | [`queue`], [`queue::batch`] | bounded in items and bytes, shares and drops per producer; from there into a sink in batches |
 //! | `trace` | lines of `tracing` through such a queue (feature `tracing`) |
+//! | [`broadcast`] | one message to many subscribers, who is too slow is removed |
 //! | [`watchdog`] | at a threshold the service leaves, exit code 2, with a deadline |
 //! | [`drain`] | leaving in order, for threads and tasks |
 //! | [`reserve`], [`last_words`] | memory kept for leaving, and what held the rest |
+//! | [`report`] | what a service tells `plimsoll run`, and a service manager (sd_notify) |
 //!
 //! | feature | adds | brings |
 //! |---|---|---|
@@ -30,6 +32,7 @@
 //! The library prints nothing; only [`last_words`] writes to stderr, and only when it is given to a watchdog. It ends no process;
 //! only a watchdog does, at the drain's deadline. It reads the environment only in functions named `from_env`.
 
+pub mod broadcast;
 pub mod clock;
 pub mod drain;
 pub mod event;
@@ -41,6 +44,7 @@ pub mod limit;
 pub mod policy;
 pub mod queue;
 pub mod reclaim;
+pub mod report;
 pub mod reserve;
 mod sys;
 #[cfg(any(test, feature = "testkit"))]

@@ -5,10 +5,13 @@
 //! every ancestor group that is visible (v1, v2, hybrid); costs a few files per level (0.3 ms for
 //! three levels) and allocates, so it is for the start and for every few seconds, not for each reading.
 
+use std::fmt;
 use std::path::PathBuf;
 
 use crate::gauge::group::{Group, Version};
 use crate::gauge::{Protected, Root, Unread, host, process};
+use crate::policy::Policy;
+use crate::units::size;
 
 mod rlimit;
 
@@ -59,6 +62,18 @@ impl Limit {
     }
 }
 
+/// `300.0 MiB, 120.0 MiB left, kill: /sys/fs/cgroup/web/memory.max`.
+impl fmt::Display for Limit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}, ", size(self.bytes))?;
+        match self.headroom_bytes() {
+            Some(left) => write!(f, "{} left", size(left))?,
+            None => f.write_str("usage unknown")?,
+        }
+        write!(f, ", {}: {}", self.consequence.as_str(), self.source.display())
+    }
+}
+
 /// All limits of one process.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Limits {
@@ -77,6 +92,34 @@ impl Limits {
     pub fn governing(&self) -> Option<&Limit> {
         self.binding.and_then(|index| self.all.get(index))
     }
+
+    /// What a service may use when it has to stay below the governing limit: the limit less a reserve for draining, which is the larger
+    /// of 64 MiB and an eighth of the budget, and at most half of the limit. For a watchdog's threshold or a governor's
+    /// budget. `None`: no limit that kills was found, and none is guessed from the machine's memory.
+    pub fn budget_bytes(&self) -> Option<u64> {
+        let limit = self.governing()?.bytes;
+        // budget + budget / 8 = limit: the reserve is a ninth of the limit.
+        Some(limit - (limit / 9).max(Policy::default_reserve_bytes(0)).min(limit / 2))
+    }
+}
+
+/// All limits of this very process: for a service that no supervisor of ours watches (systemd, a container, a shell).
+///
+/// # Examples
+/// ```
+/// use plimsoll::{limit, watchdog::{Config, Watchdog}};
+///
+/// let limits = limit::own();
+/// match limits.governing() {
+///     Some(limit) => eprintln!("memory limit: {limit}"),
+///     None => eprintln!("no memory limit found: {}", limits.notes.join("; ")),
+/// }
+/// // Leave before it, with a reserve for the drain; without a limit there is no watchdog.
+/// let watchdog = Watchdog::new(limits.budget_bytes().map(Config::new));
+/// # drop(watchdog);
+/// ```
+pub fn own() -> Limits {
+    discover(&Root::default(), rustix::process::getpid().as_raw_nonzero().get())
 }
 
 /// Finds all limits of a process: every ancestor's group limits, then the process's own.

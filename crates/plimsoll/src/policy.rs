@@ -4,8 +4,13 @@
 //! A sleep lasts between 1 ms and the poll interval of 1 s. A policy that does not [`validate`](Policy::validate) is
 //! refused whole, with everything that is wrong with it.
 
+mod text;
+
 use std::fmt;
 use std::time::Duration;
+
+pub(crate) use text::write_exact;
+pub use text::{KEYS, Overrides, TEXT_BYTES_MAX, TextError, TextErrors, shown_values};
 
 use crate::level::Level;
 use crate::units::{duration, size};

@@ -23,6 +23,7 @@
 pub mod account;
 pub mod cgroup;
 pub mod clock;
+pub mod disk_flood;
 pub mod embedded;
 pub mod evidence;
 pub mod files;

@@ -15,12 +15,14 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use plimsoll::units;
+use plimsoll_store::RateLimit;
 
 use super::run::{HTTP_DEFAULT, address, size};
 use crate::args::Place;
 use crate::exit::Failure;
 use crate::layout::Layout;
 use crate::snapshot::found;
+use crate::supervise::logs::LOG_DISK_BYTES;
 use crate::supervise::options::Options;
 use crate::supervise::restart::{LOOP_ENDS, LOOP_WINDOW, Policy};
 use crate::web::client::Client;
@@ -164,6 +166,8 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
         cgroup: !args.no_cgroup,
         derive: false,
         swap: false,
+        log_disk_bytes: LOG_DISK_BYTES,
+        log_rate: RateLimit::default(),
     };
     let teller = tell::start(layout.clone(), plan)
         .map_err(|error| Failure::internal(format!("cannot start the thread that tells the story: {error}")))?;

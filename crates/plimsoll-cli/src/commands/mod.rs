@@ -2,8 +2,11 @@
 
 pub(crate) mod demo;
 pub(crate) mod doctor;
+pub(crate) mod heap;
 pub(crate) mod logs;
 pub(crate) mod metrics_names;
+pub(crate) mod rate;
+pub(crate) mod replay;
 pub(crate) mod run;
 pub(crate) mod set;
 pub(crate) mod status;

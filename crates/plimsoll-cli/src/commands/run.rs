@@ -8,8 +8,10 @@ use std::time::Duration;
 use plimsoll::units;
 
 use crate::args::Place;
+use crate::commands::rate;
 use crate::exit::Failure;
 use crate::layout::Layout;
+use crate::supervise::logs::LOG_DISK_MIN_BYTES;
 use crate::supervise::options::{self, Options};
 use crate::supervise::restart::{self, Policy};
 use crate::supervise::stage::{MAX_STAGES, Stage};
@@ -71,6 +73,15 @@ pub(crate) struct Args {
     #[arg(long, short)]
     quiet: bool,
 
+    /// Keep at most so much of each stream of its output: 1M/s, 200K/s:4M (4M at once), 500lines/s. What is above is counted in the
+    /// log and not kept; the program never waits. Once for bytes, once for lines [default: everything]
+    #[arg(long, value_name = "RATE", value_parser = rate::parse)]
+    log_rate: Vec<rate::Given>,
+
+    /// Disk that the log of its output may take in all, at least 32M: when it is full, the oldest lines go
+    #[arg(long, value_name = "SIZE", value_parser = log_disk, default_value = "1G")]
+    log_disk: u64,
+
     /// Make no cgroup for the program: its process tree is summed instead
     #[arg(long)]
     no_cgroup: bool,
@@ -90,6 +101,11 @@ pub(crate) struct Args {
 
 pub(super) fn size(text: &str) -> Result<u64, String> {
     units::parse_size(text).map_err(|error| error.to_string())
+}
+
+fn log_disk(text: &str) -> Result<u64, String> {
+    let bytes = size(text)?;
+    if bytes < LOG_DISK_MIN_BYTES { Err(format!("at least {}", units::size(LOG_DISK_MIN_BYTES))) } else { Ok(bytes) }
 }
 
 fn wait(text: &str) -> Result<Duration, String> {
@@ -143,6 +159,8 @@ impl Args {
             cgroup: !self.no_cgroup,
             derive: !self.no_derive,
             swap: self.swap,
+            log_disk_bytes: self.log_disk,
+            log_rate: rate::limit(&self.log_rate).map_err(Failure::usage)?,
         })
     }
 }
@@ -204,7 +222,10 @@ mod tests {
 
     #[test]
     fn what_cannot_be_meant_is_refused_with_its_value() {
-        let cases: [(&[&str], &str); 9] = [
+        let cases: [(&[&str], &str); 12] = [
+            (&["--log-disk", "1M", "--", "x"], "at least 32.0 MiB"),
+            (&["--log-rate", "fast", "--", "x"], "500lines/s"),
+            (&["--log-rate=1M/s", "--log-rate=2M/s", "--", "x"], "twice"),
             (&["x"], "--"),
             (&[], "CMD"),
             (&["--memory", "300", "--", "x"], "300"),

@@ -147,6 +147,7 @@ fn detail(layouts: &[Layout], found: &[Found], colour: bool) -> String {
             lines.push(Line::new());
         }
         let mut facts = panel::facts(snapshot);
+        facts.extend(panel::last_words(snapshot));
         facts.extend(if *answered { panel::details(snapshot) } else { panel::warnings(snapshot) });
         lines.extend(panel::wrapped(facts, &frame));
         let client = Client::new(layout.socket());

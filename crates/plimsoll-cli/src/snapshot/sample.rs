@@ -1,7 +1,11 @@
 //! Made-up snapshots for tests of the faces: every optional field filled, plausible figures, nothing read from anywhere.
 
+mod report;
+
 use std::collections::BTreeMap;
 
+use super::report::ReportsView;
+use super::volume::{StreamVolume, TemplateView, VolumeView};
 use super::*;
 
 const MIB: u64 = 1024 * 1024;
@@ -12,6 +16,15 @@ fn map<const N: usize>(pairs: [(&str, u64); N]) -> BTreeMap<String, u64> {
 
 /// 2026-11-21 09:30:00 UTC.
 pub(crate) const AT_UNIX: f64 = 1_795_253_400.0;
+
+/// As [`leaking`], and it embeds the library: it reports, and its last life left with last words.
+pub(crate) fn reporting() -> Snapshot {
+    let mut snapshot = Snapshot { reports: report::reports(), ..leaking() };
+    if let Some(exit) = &mut snapshot.last_exit {
+        exit.last_words = Some(report::last_words());
+    }
+    snapshot
+}
 
 /// `shop`, 258.5 of 300 MiB, growing, second mark passed, restarted twice for memory, two streams, everything read.
 pub(crate) fn leaking() -> Snapshot {
@@ -137,6 +150,7 @@ pub(crate) fn leaking() -> Snapshot {
             peak_bytes: Some(307 * MIB),
             killed_after_grace: false,
             plimsoll_code: 2,
+            last_words: None,
         }),
         logs: LogsView {
             streams: BTreeMap::from([
@@ -147,6 +161,8 @@ pub(crate) fn leaking() -> Snapshot {
                         bytes_total: 211 * MIB,
                         dropped_lines_total: 0,
                         dropped_bytes_total: 0,
+                        limited_lines_total: 0,
+                        limited_bytes_total: 0,
                     },
                 ),
                 (
@@ -156,6 +172,8 @@ pub(crate) fn leaking() -> Snapshot {
                         bytes_total: MIB,
                         dropped_lines_total: 12,
                         dropped_bytes_total: 3_072,
+                        limited_lines_total: 4,
+                        limited_bytes_total: 1_024,
                     },
                 ),
             ]),
@@ -167,8 +185,10 @@ pub(crate) fn leaking() -> Snapshot {
             database_bytes: 31 * MIB,
             chunks_total: 122,
             echo_dropped_lines_total: 0,
+            volume: volume(),
             degraded: None,
         },
+        reports: ReportsView::default(),
         pressure: Some(PressureView { some_avg10: 1.25, full_avg10: 0.0, source: "/proc/pressure/memory".into() }),
         host: Some(HostView { total_bytes: 24_576 * MIB, available_bytes: 17_000 * MIB }),
         derived: vec![
@@ -189,6 +209,41 @@ pub(crate) fn leaking() -> Snapshot {
         }),
         warnings: vec!["12 lines of stderr were lost: the ring was full".into()],
     }
+}
+
+/// A stream that floods, looked at by a sample, beside one that does not.
+fn volume() -> VolumeView {
+    let template = |text: &str, lines_per_second: f64, share_ratio: f64, margin_ratio: f64| TemplateView {
+        text: Some(text.into()),
+        lines_per_second,
+        share_ratio,
+        margin_ratio,
+    };
+    let stderr = StreamVolume {
+        lines_per_second: 3100.0,
+        bytes_per_second: 620.0 * 1024.0,
+        share_ratio: 0.981,
+        repeated_ratio: 0.95,
+        lines: 139_500,
+        looked_at_lines: 90_000,
+        templates: vec![
+            template("ERROR accept: EMFILE, fd #", 2976.0, 0.96, 0.006),
+            template("WARN retry # in # ms", 124.0, 0.04, 0.001),
+        ],
+        more_templates: false,
+    };
+    let stdout = StreamVolume {
+        lines_per_second: 4.2,
+        bytes_per_second: 12.0 * 1024.0,
+        share_ratio: 0.019,
+        repeated_ratio: 0.0,
+        lines: 189,
+        looked_at_lines: 189,
+        templates: vec![template("GET #", 4.2, 1.0, 0.0)],
+        more_templates: false,
+    };
+    let streams = BTreeMap::from([("stderr".into(), stderr), ("stdout".into(), stdout)]);
+    VolumeView { span_seconds: 45.0, streams, limit: Some("1.0 MiB/s".into()) }
 }
 
 /// Four entries of the decision log of [`leaking`].

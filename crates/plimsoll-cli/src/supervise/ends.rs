@@ -10,6 +10,10 @@ use super::restart::{LOOP_ENDS, LOOP_WINDOW, Verdict, Why};
 use super::state;
 use super::table::Event;
 use crate::snapshot::ExitView;
+use crate::snapshot::report::LastWordsView;
+
+/// When it said that it leaves for memory (monotonic), and its words.
+type Left = (std::time::Duration, LastWordsView);
 
 /// A life that is over, judged.
 #[derive(Debug)]
@@ -27,8 +31,14 @@ pub(super) fn judge(lives: &mut Lives) -> Event {
         (Some(before), Some(now)) => Some(now.saturating_sub(before)),
         _ => None,
     };
-    let evidence = Evidence { status, stopped_for_memory: facts.stop.is_some(), killed_by_us: facts.killed, oom_kills };
+    let (stopped_for_memory, killed_by_us) = (facts.stop.is_some(), facts.killed);
+    // What it said last may still be in the socket.
+    lives.hear_reports();
+    let left = lives.left_for_memory(status.code());
+    let left_for_memory = left.is_some();
+    let evidence = Evidence { status, stopped_for_memory, left_for_memory, killed_by_us, oom_kills };
     let reason = reason::infer(&evidence);
+    let facts = &lives.facts;
     let now = lives.now();
     let lived = now.saturating_sub(facts.started);
     // A `set` or a last sample may still be under way; the peak is what was seen.
@@ -49,11 +59,12 @@ pub(super) fn judge(lives: &mut Lives) -> Event {
         signal: status.signal(),
         at_unix: wall().as_secs_f64(),
         uptime_seconds: lived.as_secs_f64(),
-        detail: detail(lives, reason, status, oom_kills, peak_bytes),
+        detail: detail(lives, reason, status, oom_kills, peak_bytes, left.as_ref()),
         charged_bytes,
         peak_bytes,
         killed_after_grace: lives.facts.killed,
         plimsoll_code: i32::from(code),
+        last_words: left.map(|(_, words)| words),
     };
     let event = match verdict {
         Verdict::Restart(delay) => {
@@ -73,7 +84,14 @@ fn jitter_ratio(now: std::time::Duration) -> f64 {
 }
 
 /// "exited with code 0 350 ms after SIGTERM; 301.2 MiB of 300 MiB, +200 MiB/s".
-fn detail(lives: &Lives, reason: Reason, status: Status, oom_kills: Option<u64>, peak_bytes: Option<u64>) -> String {
+fn detail(
+    lives: &Lives,
+    reason: Reason,
+    status: Status,
+    oom_kills: Option<u64>,
+    peak_bytes: Option<u64>,
+    left: Option<&Left>,
+) -> String {
     let how = match status {
         Status::Code(code) => format!("exited with code {code}"),
         Status::Signal(signal) => format!("ended by SIG{}", signal_name(signal)),
@@ -84,6 +102,10 @@ fn detail(lives: &Lives, reason: Reason, status: Status, oom_kills: Option<u64>,
     if let Some(stop) = lives.facts.stop {
         let after = units::duration(lives.now().saturating_sub(stop.at));
         text.push_str(&format!(" {after} after SIGTERM for memory: {}", facts::figures(&stop.decision)));
+    }
+    if let (Some((said_at, words)), None) = (left, lives.facts.stop) {
+        let after = units::duration(lives.now().saturating_sub(*said_at));
+        text.push_str(&format!(" {after} after it said that it leaves for memory: {}", words.figures()));
     }
     if lives.facts.killed {
         text.push_str(&format!("; SIGKILL was needed after {}", units::duration(lives.options.grace)));
@@ -134,6 +156,7 @@ pub(super) fn end_life(lives: &mut Lives) {
                 format!("reason {reason}: {}; restart {total} in {}", ended.view.detail, units::duration(*delay));
             lives.shared.enter("restart", None, &text);
             lives.shared.mouth.warn(&text);
+            lives.say_above(&format!("STATUS=restart {total}: reason {reason}"));
         }
         Verdict::End(why) => {
             if *why == Why::CrashLoop {

@@ -33,10 +33,18 @@ pub(crate) fn read_small(path: impl AsRef<Path>, buffer: &mut [u8]) -> io::Resul
 /// # Errors
 /// What the system says, or `InvalidData` when it is longer.
 pub(crate) fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
+    read_whole(path, MAX_BYTES)
+}
+
+/// Reads a file of at most `most` bytes.
+///
+/// # Errors
+/// What the system says, or `InvalidData` when it is longer.
+pub(crate) fn read_whole(path: &Path, most: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    File::open(path)?.take(MAX_BYTES + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > MAX_BYTES {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("longer than {MAX_BYTES} bytes")));
+    File::open(path)?.take(most.saturating_add(1)).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > most {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("longer than {most} bytes")));
     }
     Ok(bytes)
 }

@@ -1,9 +1,10 @@
 //! The supervise loop: waits for signals, reports and timers, feeds the table, does what it says. Dull on purpose.
 //!
 //! Asleep it costs nothing: no timer runs except those of a stop, a back-off, one descriptor scan every 30 s while the
-//! child runs, and, only while there is no governor, one sign of life a second. At most three descriptors are polled.
+//! child runs, and, only while there is no governor, one sign of life a second. At most four descriptors are polled.
 
 mod gone;
+mod heard;
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -175,6 +176,7 @@ impl Lives {
             self.shared.beat.busy();
             self.hear_signals();
             self.hear_governor();
+            self.hear_reports();
             self.hear_requests();
             self.look_at_adopted();
             self.look_at_timers();
@@ -197,6 +199,8 @@ impl Lives {
             timers.oom_told,
             timers.status,
             self.helpers.deadline(),
+            self.reports_again(),
+            self.alive_due(now),
         ];
         let beat = self.watch.is_none().then(|| now + BEAT_INTERVAL);
         let timeout = due.into_iter().flatten().chain(beat).min().map(|at| {
@@ -211,6 +215,8 @@ impl Lives {
         // A zombie stays readable; a hang-up, which needs no asking for, says that it was reaped.
         let of_interest = if timers.status.is_some() { PollFlags::empty() } else { PollFlags::IN };
         fds.extend(adopted.map(|pidfd| PollFd::new(pidfd, of_interest)));
+        let reports = self.shared.reports().and_then(|reports| reports.poll().ok());
+        fds.extend(reports.map(|socket| PollFd::from_borrowed_fd(socket, PollFlags::IN)));
         // EINTR is a signal that has set the waker as well; nothing else can fail with valid descriptors.
         rustix::event::poll(&mut fds, timeout.as_ref()).ok();
         self.waker.clear();
@@ -288,6 +294,7 @@ impl Lives {
         let first = self.asked.replace(signal).is_none();
         if first {
             self.shared.tell("signal", &format!("SIG{}: stopping", signal_name(signal)));
+            self.say_above(&format!("STOPPING=1\nSTATUS=stopping: SIG{}", signal_name(signal)));
         }
         let already = first && self.state == State::Stopping;
         if !already {
@@ -411,6 +418,7 @@ impl Lives {
 
     fn start(&mut self) {
         self.facts = Facts { started: self.clock.now(), oom_kills_before: self.shared.oom_kills(), ..Facts::default() };
+        self.begin_to_hear();
         let first = self.restarts.total == 0;
         match self.starter.start(&self.options, self.terminal.as_ref(), &self.shared) {
             Ok(child) => {

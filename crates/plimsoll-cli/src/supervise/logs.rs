@@ -14,10 +14,12 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use plimsoll::clock::{Clock as _, MonotonicClock};
-use plimsoll_store::{Intake, Settings, Store, Stream};
+use plimsoll_store::{Intake, RateLimit, Settings, Store, Stream};
 
 use super::beat::Beat;
+use crate::commands::rate::words;
 use crate::layout::Layout;
+use crate::snapshot::volume::VolumeView;
 use crate::snapshot::{LogsView, StreamView};
 use crate::tail::echo::Echo;
 use crate::tail::{self, Inputs, Landing, Notes, STDERR, Setup, Sink, TailHandle};
@@ -28,6 +30,35 @@ const READ_BYTES: usize = 64 << 10;
 const SEAL: Duration = Duration::from_secs(3);
 /// Shared memory, where the ring survives us and costs no disk.
 const SHARED_MEMORY: &str = "/dev/shm";
+
+/// Disk that a log may take in all, when nothing else is said.
+pub(crate) const LOG_DISK_BYTES: u64 = 1 << 30;
+/// The least that it may be: the write-ahead log takes 8 MiB of it while it is busy.
+pub(crate) const LOG_DISK_MIN_BYTES: u64 = 32 << 20;
+/// What the database takes beyond the chunks that it keeps: its write-ahead log, and the chunks of one seal before the oldest go.
+const DATABASE_BESIDE_BYTES: u64 = 12 << 20;
+/// The part of it that lines may take before they are compressed …
+const SPOOL_PART: u64 = 4;
+/// … but never more than this.
+const SPOOL_MAX_BYTES: u64 = plimsoll_store::DEFAULT_SPOOL_BYTES;
+
+/// How much of the output is kept.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Kept {
+    /// Disk in all.
+    pub(crate) disk_bytes: u64,
+    /// What each stream may print.
+    pub(crate) rate: RateLimit,
+}
+
+impl Kept {
+    /// The store's bounds: all that it puts on disk is within `disk_bytes`.
+    fn settings(self, settings: Settings) -> Settings {
+        let spool_bytes = (self.disk_bytes / SPOOL_PART).min(SPOOL_MAX_BYTES);
+        let retain_bytes = self.disk_bytes.saturating_sub(spool_bytes + DATABASE_BESIDE_BYTES);
+        Settings { spool_bytes, retain_bytes, rate_limit: self.rate, ..settings }
+    }
+}
 
 /// Where bytes land.
 pub(crate) enum Place {
@@ -43,7 +74,7 @@ impl Sink for Place {
         stream: usize,
         fd: BorrowedFd<'_>,
         at_unix_ns: u64,
-        see: &mut dyn FnMut(&[u8]),
+        see: &mut dyn FnMut(&[u8], u64),
     ) -> io::Result<Landing> {
         match self {
             Place::Store(intake) => {
@@ -53,12 +84,12 @@ impl Sink for Place {
                     io::ErrorKind::WouldBlock => rustix::io::Errno::AGAIN.into(),
                     _ => error,
                 })?;
-                see(landed.data);
+                see(landed.data, landed.lines);
                 Ok(Landing { bytes: landed.bytes, more: landed.more, pressed: landed.pressed })
             }
             Place::Nowhere(buffer) => {
                 let bytes = rustix::io::read(fd, &mut **buffer)?;
-                see(&buffer[..bytes]);
+                see(&buffer[..bytes], buffer[..bytes].iter().filter(|byte| **byte == b'\n').count() as u64);
                 Ok(Landing { bytes, more: bytes == READ_BYTES, pressed: false })
             }
         }
@@ -85,6 +116,8 @@ pub(crate) struct Logs {
     store: Mutex<Option<Store>>,
     /// Why there is no store.
     without: Option<String>,
+    /// What each stream may print, in words, when that is limited.
+    limit: Option<String>,
 }
 
 /// What opening found, for people.
@@ -106,17 +139,18 @@ impl Logs {
         beat: &Beat,
         inputs: Inputs,
         echo: Option<Echo>,
+        kept: Kept,
     ) -> io::Result<(Logs, Opened)> {
         let mut opened = Opened::default();
-        let ring_path = match shared_ring(layout) {
+        let ring_path = match shared_file(layout, "ring") {
             Ok(path) => path,
             Err(why) => {
                 opened.warnings.push(format!("the log ring lies on disk, not in shared memory: {why}"));
                 layout.home().join("ring")
             }
         };
-        let (place, store, without) = match plimsoll_store::open(Settings::new(layout.home(), ring_path, layout.name()))
-        {
+        let settings = kept.settings(Settings::new(layout.home(), ring_path, layout.name()));
+        let (place, store, without) = match plimsoll_store::open(settings) {
             Ok((intake, store, recovery)) => {
                 opened.notes = recovery.notes();
                 let heartbeat = store.heartbeat_handle();
@@ -130,7 +164,8 @@ impl Logs {
             }
         };
         let tail = tail::start(Setup { intake: place, inputs, echo, clock: Arc::new(MonotonicClock) })?;
-        Ok((Logs { tail: Mutex::new(Some(tail)), store: Mutex::new(store), without }, opened))
+        let limit = (!kept.rate.is_none()).then(|| words(&kept.rate));
+        Ok((Logs { tail: Mutex::new(Some(tail)), store: Mutex::new(store), without, limit }, opened))
     }
 
     /// For lines of Plimsoll's own.
@@ -159,6 +194,8 @@ impl Logs {
         let mut view = LogsView { degraded: self.without.clone(), ..LogsView::default() };
         if let Some(tail) = self.tail.lock().as_ref() {
             view.echo_dropped_lines_total = tail.echo_counters().dropped_lines;
+            let [stdout, stderr] = tail.volume(MonotonicClock.now());
+            view.volume = VolumeView::of(&[("stdout", stdout), ("stderr", stderr)], self.limit.clone());
         }
         if let Some(store) = self.store.lock().as_ref() {
             let stats = store.stats();
@@ -169,6 +206,8 @@ impl Logs {
                     bytes_total: seen.bytes_in_total,
                     dropped_lines_total: seen.dropped_lines_total,
                     dropped_bytes_total: seen.dropped_bytes_total,
+                    limited_lines_total: seen.limited_lines_total,
+                    limited_bytes_total: seen.limited_bytes_total,
                 };
                 view.streams.insert(stream.name().to_owned(), shown);
             }
@@ -213,11 +252,11 @@ impl Logs {
     }
 }
 
-/// The ring's file in shared memory.
+/// A file of this name's in shared memory: the ring, the decision log.
 ///
 /// # Errors
 /// A sentence that says why it cannot be there.
-fn shared_ring(layout: &Layout) -> Result<PathBuf, String> {
+pub(super) fn shared_file(layout: &Layout, kind: &str) -> Result<PathBuf, String> {
     let uid = rustix::process::getuid();
     let memory = Path::new(SHARED_MEMORY);
     if !is_tmpfs(memory) {
@@ -236,7 +275,7 @@ fn shared_ring(layout: &Layout) -> Result<PathBuf, String> {
     }
     let home = layout.home();
     let home = home.canonicalize().map_err(|error| format!("{}: {error}", home.display()))?;
-    Ok(dir.join(format!("{:016x}-{}.ring", fnv(home.as_os_str().as_bytes()), layout.name())))
+    Ok(dir.join(format!("{:016x}-{}.{kind}", fnv(home.as_os_str().as_bytes()), layout.name())))
 }
 
 /// Whether files there live in memory.
@@ -255,12 +294,23 @@ mod tests {
     use super::*;
 
     #[test]
+    fn all_of_a_log_is_within_its_disk() {
+        for disk_bytes in [LOG_DISK_MIN_BYTES, 100 << 20, LOG_DISK_BYTES, 100 << 30] {
+            let kept = Kept { disk_bytes, rate: RateLimit::default() };
+            let settings = kept.settings(Settings::new("/d", "/r", "web"));
+            settings.validate().unwrap();
+            assert_eq!(settings.spool_bytes + settings.retain_bytes + DATABASE_BESIDE_BYTES, disk_bytes);
+            assert!(settings.retain_bytes >= disk_bytes / 4, "{disk_bytes}");
+        }
+    }
+
+    #[test]
     fn two_directories_have_two_rings_and_one_keeps_its_own() {
         let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let ring = |dir: &tempfile::TempDir| {
             let layout = Layout::new(dir.path(), "web").unwrap();
             std::fs::create_dir_all(layout.home()).unwrap();
-            shared_ring(&layout)
+            shared_file(&layout, "ring")
         };
         if !is_tmpfs(Path::new(SHARED_MEMORY)) {
             assert!(ring(&one).is_err());

@@ -22,6 +22,8 @@ pub(crate) mod options;
 mod pty;
 mod reach;
 mod reason;
+pub(crate) mod recorder;
+mod reports;
 pub(crate) mod restart;
 mod setup;
 mod shared;

@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
+use plimsoll_store::RateLimit;
+
 use super::restart::Policy;
 use super::stage::Stage;
 use crate::layout::Layout;
@@ -48,6 +50,10 @@ pub(crate) struct Options {
     pub(crate) derive: bool,
     /// The child may use swap.
     pub(crate) swap: bool,
+    /// Disk that its log may take in all.
+    pub(crate) log_disk_bytes: u64,
+    /// What each of its streams may print.
+    pub(crate) log_rate: RateLimit,
 }
 
 /// A name for a command: the last part of its path, made a valid one.

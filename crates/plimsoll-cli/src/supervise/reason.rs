@@ -1,7 +1,7 @@
 //! Why a life ended: inferred from what was done and counted, never from the exit code alone.
 //!
-//! Order of proof: a kernel OOM kill (its counter grew and a SIGKILL came that was not ours) · our own stop for memory ·
-//! a signal · an exit code · unknown. Exit code of `plimsoll run`: 2 after a stop for memory, else the child's own,
+//! Order of proof: a kernel OOM kill (its counter grew and a SIGKILL came that was not ours) · our own stop for memory, or the
+//! program's word that it leaves for memory · a signal · an exit code · unknown. Exit code of `plimsoll run`: 2 after a stop for memory, else the child's own,
 //! 128 + signal.
 
 use crate::exit;
@@ -9,7 +9,7 @@ use crate::exit;
 /// The reason word, the same in status, JSON, metrics and the last line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Reason {
-    /// Plimsoll stopped it because it reached its budget (or an operator's own stop mark).
+    /// Plimsoll stopped it because it reached its budget (or an operator's own stop mark), or it said that it leaves for memory.
     Memory,
     /// The kernel killed it (or one of its descendants, and it fell with it).
     OomKill,
@@ -81,6 +81,8 @@ pub(crate) struct Evidence {
     pub(crate) status: Status,
     /// Plimsoll sent SIGTERM for memory.
     pub(crate) stopped_for_memory: bool,
+    /// It said itself, over the report socket, that it leaves for memory, and then exited.
+    pub(crate) left_for_memory: bool,
     /// Plimsoll sent SIGKILL.
     pub(crate) killed_by_us: bool,
     /// By how much the group's `oom_kill` counter grew; `None` when it cannot be read.
@@ -93,7 +95,7 @@ pub(crate) fn infer(evidence: &Evidence) -> Reason {
     if evidence.oom_kills.is_some_and(|n| n > 0) && sigkilled && !evidence.killed_by_us {
         return Reason::OomKill;
     }
-    if evidence.stopped_for_memory {
+    if evidence.stopped_for_memory || (evidence.left_for_memory && evidence.status.code().is_some()) {
         return Reason::Memory;
     }
     match evidence.status {
@@ -197,9 +199,26 @@ mod tests {
             (Unknown, false, false, None, Reason::Unknown, 1),
         ];
         for (status, stopped_for_memory, killed_by_us, oom_kills, reason, code) in table {
-            let evidence = Evidence { status, stopped_for_memory, killed_by_us, oom_kills };
+            let evidence = Evidence { status, stopped_for_memory, left_for_memory: false, killed_by_us, oom_kills };
             assert_eq!(infer(&evidence), reason, "{evidence:?}");
             assert_eq!(exit_code(reason, status), code, "{evidence:?}");
+        }
+        // It said so itself: then an exit is for memory, whatever its code; a signal, or the kernel's kill, is what it is.
+        for (status, oom, reason) in [
+            (Code(2), 0, Reason::Memory),
+            (Code(0), 0, Reason::Memory),
+            (Signal(9), 1, Reason::OomKill),
+            (Signal(11), 0, Reason::Signal),
+            (Unknown, 0, Reason::Unknown),
+        ] {
+            let evidence = Evidence {
+                status,
+                stopped_for_memory: false,
+                left_for_memory: true,
+                killed_by_us: false,
+                oom_kills: Some(oom),
+            };
+            assert_eq!(infer(&evidence), reason, "{evidence:?}");
         }
     }
 

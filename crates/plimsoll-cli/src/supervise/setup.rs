@@ -11,6 +11,7 @@ use plimsoll::gauge::group::{Group, Version};
 use plimsoll::gauge::tree::Excluded;
 use plimsoll::gauge::{Root, host};
 use plimsoll::policy::Policy;
+use plimsoll::report::notify::Notify;
 use plimsoll::units;
 use rustix::process::Pid;
 
@@ -20,10 +21,13 @@ use super::child::{self, Child};
 use super::group::{self, ChildGroup};
 use super::journal::Journal;
 use super::lives::{Lives, Parts};
-use super::logs::Logs;
+use super::logs::{Kept, Logs};
 use super::mailbox::Mailbox;
 use super::options::Options;
 use super::pty::{Pty, Typing};
+use super::recorder::Recorder;
+use super::reports::Reports;
+use super::reports::relay::Relay;
 use super::shared::{Fixed, Shared};
 use super::signals::{Signals, Waker};
 use super::speak::{self, Mouth};
@@ -109,7 +113,14 @@ pub(crate) fn supervise(options: Options) -> Result<u8, Failure> {
     }
     let silent = options.silent;
     let echo = if options.quiet { None } else { echo(typing.is_some(), &shared) };
-    let (logs, opened) = Logs::start(&layout, &shared.beat, inputs, echo).map_err(no_system)?;
+    let (logs, opened) = Logs::start(
+        &layout,
+        &shared.beat,
+        inputs,
+        echo,
+        Kept { disk_bytes: options.log_disk_bytes, rate: options.log_rate },
+    )
+    .map_err(no_system)?;
     let logs = Arc::new(logs);
     if let Some(notes) = logs.notes() {
         shared.log_to(notes);
@@ -119,8 +130,10 @@ pub(crate) fn supervise(options: Options) -> Result<u8, Failure> {
     opened.notes.iter().for_each(|note| shared.warn(note));
     banner(&options, &shared, &budget, &root);
     let settled = settle(&options, &adoption, adopted, previous.as_ref(), &shared);
+    reports(&options, &shared);
     let web = faces(&options, &shared);
 
+    let recorder = Arc::new(Recorder::new(&layout));
     let starter = Starter {
         streams,
         group: group.clone(),
@@ -133,6 +146,7 @@ pub(crate) fn supervise(options: Options) -> Result<u8, Failure> {
             ..start::new_state(&options, child::identify(own).unwrap_or_default(), boot_id, argv_digest)
         },
         layout: layout.clone(),
+        recorder: Arc::clone(&recorder),
     };
     let terminal = if options.pty { None } else { Terminal::detect() };
     let mut lives = Lives::new(Parts {
@@ -155,6 +169,9 @@ pub(crate) fn supervise(options: Options) -> Result<u8, Failure> {
         speak::direct(&warning);
     }
     drop(lives);
+    if let Some(warning) = recorder.close(&layout) {
+        speak::direct(&warning);
+    }
     let mut left = None;
     if let Some(group) = group {
         let path = group.group().dir().to_owned();
@@ -350,6 +367,18 @@ fn settle(
     shared.set_last_exit(Some(exit));
     shared.tell("adopt", &detail);
     None
+}
+
+/// The socket that the program reports to, and the manager above: without them the program runs as well.
+fn reports(options: &Options, shared: &Shared) {
+    let relay = Relay::new(Notify::from_env());
+    if let Some(problem) = relay.problem() {
+        shared.stand(&format!("a service manager is not told of the program: {problem}"));
+    }
+    match Reports::bind(&options.layout.report_socket(), relay) {
+        Ok(reports) => shared.hear_through(Arc::new(reports)),
+        Err(error) => shared.stand(&format!("no report socket, so the program cannot tell of itself: {error}")),
+    }
 }
 
 /// The control socket and, when asked for, the port: neither keeps the program from running.

@@ -26,6 +26,7 @@ use super::journal::Journal;
 use super::logs::Logs;
 use super::mailbox::{Mailbox, Stop};
 use super::reach::Bond;
+use super::reports::Reports;
 use super::signals::Waker;
 use super::speak::Mouth;
 use super::stage::Stage;
@@ -77,6 +78,8 @@ struct Inner {
     crash_loop: bool,
     last_exit: Option<ExitView>,
     derived: Vec<DerivedView>,
+    /// What it is offered beside; shown with the derived ones.
+    offered: Vec<DerivedView>,
     standing: Vec<String>,
     requests: Requests,
     rate: Option<(Duration, u64, u64)>,
@@ -118,6 +121,7 @@ pub(crate) struct Shared {
     descriptors: Mutex<Descriptors>,
     notes: OnceLock<Notes>,
     logs: OnceLock<Arc<Logs>>,
+    reports: OnceLock<Arc<Reports>>,
     waker: Waker,
     clock: MonotonicClock,
 }
@@ -155,6 +159,7 @@ impl Shared {
             descriptors: Mutex::default(),
             notes: OnceLock::new(),
             logs: OnceLock::new(),
+            reports: OnceLock::new(),
             waker,
             clock: MonotonicClock,
         }
@@ -168,6 +173,16 @@ impl Shared {
     /// What the faces show of the log path.
     pub(crate) fn show_logs(&self, logs: Arc<Logs>) {
         self.logs.set(logs).ok();
+    }
+
+    /// From now on the program can report.
+    pub(crate) fn hear_through(&self, reports: Arc<Reports>) {
+        self.reports.set(reports).ok();
+    }
+
+    /// What the program told of itself; `None`: there is no socket for it.
+    pub(crate) fn reports(&self) -> Option<&Arc<Reports>> {
+        self.reports.get()
     }
 
     /// Into the decision log, the program's log, and to the terminal unless `--quiet`.
@@ -279,6 +294,11 @@ impl Shared {
         let changed = values(&inner.derived) != values(&derived);
         inner.derived = derived;
         changed
+    }
+
+    /// Shows what else the next life is given.
+    pub(crate) fn set_offered(&self, offers: Vec<DerivedView>) {
+        self.inner.lock().offered = offers;
     }
 
     pub(crate) fn set_last_exit(&self, exit: Option<ExitView>) {

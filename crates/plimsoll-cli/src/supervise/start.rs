@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use plimsoll::clock::wall;
 use plimsoll::gauge::Root;
+use plimsoll::gauge::offered::WATCH_VAR;
 use plimsoll::gauge::tree::{Excluded, TreeGauge};
 
 use super::child::{self, Child, NotStarted, Spec};
@@ -16,6 +17,8 @@ use super::mailbox::Mailbox;
 use super::options::Options;
 use super::pty;
 use super::reach::{self, Bond, Reach};
+use super::recorder::Recorder;
+use super::reports::offer;
 use super::shared::Shared;
 use super::stage::Stage;
 use super::state::{Process, State, VERSION};
@@ -45,6 +48,8 @@ pub(crate) struct Starter {
     /// The state file as far as it stays the same.
     pub(crate) state: State,
     pub(crate) layout: crate::layout::Layout,
+    /// The decision log.
+    pub(crate) recorder: Arc<Recorder>,
 }
 
 impl Starter {
@@ -55,7 +60,8 @@ impl Starter {
         terminal: Option<&Terminal>,
         shared: &Shared,
     ) -> Result<Child, NotStarted> {
-        let derived = environment(options, shared);
+        let mut derived = environment(options, shared);
+        derived.extend(self.offers(options, shared));
         let no_stream = |what: &str, error: &io::Error| NotStarted {
             code: 126,
             what: format!("cannot give the program its {what}: {error}"),
@@ -97,6 +103,16 @@ impl Starter {
         Ok(child)
     }
 
+    /// What it is offered beside the derived limits; the pressure to watch is shown, the sockets are not.
+    fn offers(&self, options: &Options, shared: &Shared) -> Vec<Derived> {
+        let pressure = self.group.as_ref().and_then(|group| group.pressure_file());
+        let socket = shared.reports().map(|reports| reports.path());
+        let env = |name: &str| std::env::var_os(name).map(|value| value.to_string_lossy().into_owned());
+        let offers = offer::offers(socket, pressure.as_deref(), options.derive, env);
+        shared.set_offered(offers.iter().filter(|one| one.name == WATCH_VAR).map(view).collect());
+        offers
+    }
+
     /// Starts watching a life.
     pub(crate) fn watch(&self, child: &Child, shared: &Shared, mailbox: &Arc<Mailbox>) -> io::Result<Watch> {
         watch::start(&Subject {
@@ -107,6 +123,7 @@ impl Starter {
             policy: shared.policy(),
             stages: &self.stages,
             mailbox,
+            recorder: &self.recorder,
             beat: &shared.beat,
         })
     }

@@ -22,6 +22,7 @@ use super::beat::Beat;
 use super::group::ChildGroup;
 use super::mailbox::{Mailbox, Report, Stop};
 use super::reach::{self, Bond, Reach};
+use super::recorder::Recorder;
 use super::stage::{Do, Rise, Stage};
 
 /// A PSI trigger wakes the governor when tasks stalled for so long …
@@ -65,6 +66,8 @@ pub(crate) struct Subject<'a> {
     pub(crate) stages: &'a Arc<[Stage]>,
     /// Where reports go.
     pub(crate) mailbox: &'a Arc<Mailbox>,
+    /// Where the decision log goes.
+    pub(crate) recorder: &'a Recorder,
     /// The supervisor's sign of life.
     pub(crate) beat: &'a Arc<Beat>,
 }
@@ -89,7 +92,11 @@ pub(crate) fn start(subject: &Subject<'_>) -> io::Result<Watch> {
     };
     let setup =
         Setup { policy: subject.policy, gauge, wakes, clock: Arc::new(MonotonicClock), name: "governor".to_owned() };
-    let governor = Governor::start(setup, move |decision| callback.decided(decision))?;
+    let on_decision = move |decision: &Decision| callback.decided(decision);
+    let governor = match subject.recorder.begin() {
+        Some(record) => Governor::start_recorded(setup, None, record, on_decision)?,
+        None => Governor::start(setup, on_decision)?,
+    };
     Ok(Watch { governor: Arc::new(governor), life, bond })
 }
 

@@ -17,6 +17,7 @@ mod pace;
 mod reader;
 #[cfg(test)]
 mod tests;
+mod volume;
 
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -25,12 +26,14 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use plimsoll::clock::Clock;
+use plimsoll_store::volume::Measured;
 
 use counters::Counters;
 #[cfg(test)]
 use counters::TailCounters;
 use echo::{Echo, EchoCounters, Voice};
 pub(crate) use notes::Notes;
+use volume::Volume;
 
 /// Index of the child's stdout wherever streams are counted here.
 pub(crate) const STDOUT: usize = 0;
@@ -39,8 +42,8 @@ pub(crate) const STDERR: usize = 1;
 
 /// Where bytes land. `plimsoll_store::Intake` is one; a test has its own.
 pub(crate) trait Sink: Send + 'static {
-    /// Reads once from `fd` (at most 64 KiB) into itself, shows `see` what came and says how much that was. Does not
-    /// block longer than the copying takes.
+    /// Reads once from `fd` (at most 64 KiB) into itself, shows `see` what came and how many line ends are in it, and says
+    /// how much that was. Does not block longer than the copying takes.
     ///
     /// # Errors
     /// What `read(2)` says, `WouldBlock` included.
@@ -49,7 +52,7 @@ pub(crate) trait Sink: Send + 'static {
         stream: usize,
         fd: BorrowedFd<'_>,
         at_unix_ns: u64,
-        see: &mut dyn FnMut(&[u8]),
+        see: &mut dyn FnMut(&[u8], u64),
     ) -> io::Result<Landing>;
 
     /// Puts a line of Plimsoll's own between them.
@@ -94,6 +97,7 @@ pub(crate) struct TailHandle<S> {
     thread: JoinHandle<(S, Option<Echo>)>,
     notes: Notes,
     counters: Arc<Counters>,
+    volume: Arc<Volume>,
     voice: Option<Voice>,
 }
 
@@ -114,12 +118,13 @@ pub(crate) fn start<S: Sink>(setup: Setup<S>) -> io::Result<TailHandle<S>> {
     let counters = Arc::new(Counters::default());
     let (notes, inbox) = notes::channel()?;
     let voice = setup.echo.as_ref().map(Echo::voice);
-    let mut reader = reader::Reader::new(setup, inbox, Arc::clone(&counters));
+    let volume = Arc::new(Volume::new(setup.clock.now()));
+    let mut reader = reader::Reader::new(setup, inbox, Arc::clone(&counters), Arc::clone(&volume));
     let thread = std::thread::Builder::new().name("tail".to_owned()).spawn(move || {
         reader.run();
         reader.into_parts()
     })?;
-    Ok(TailHandle { thread, notes, counters, voice })
+    Ok(TailHandle { thread, notes, counters, volume, voice })
 }
 
 impl<S: Sink> TailHandle<S> {
@@ -138,6 +143,11 @@ impl<S: Sink> TailHandle<S> {
     #[cfg(test)]
     pub(crate) fn counters(&self) -> TailCounters {
         self.counters.snapshot(self.notes.dropped())
+    }
+
+    /// What each stream prints, `[stdout, stderr]`; `now` on the clock of [`Setup`].
+    pub(crate) fn volume(&self, now: Duration) -> [Measured; 2] {
+        self.volume.measured(now)
     }
 
     /// What was not echoed so far.

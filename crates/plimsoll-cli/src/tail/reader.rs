@@ -13,6 +13,7 @@ use super::counters::{Counters, StreamCounters};
 use super::echo::Echo;
 use super::notes::{Inbox, Word};
 use super::pace::{Pace, Patience};
+use super::volume::Volume;
 use super::{Inputs, Landing, STDERR, STDOUT, Setup, Sink};
 
 /// Reads of one stream in one round, before notes and the word to stop are looked at again: 2 MiB.
@@ -32,6 +33,7 @@ pub(super) struct Reader<S> {
     /// The sink asked for a moment.
     pressed: bool,
     counters: Arc<Counters>,
+    volume: Arc<Volume>,
 }
 
 struct Input {
@@ -63,7 +65,7 @@ impl Input {
 }
 
 impl<S: Sink> Reader<S> {
-    pub(super) fn new(setup: Setup<S>, inbox: Inbox, counters: Arc<Counters>) -> Reader<S> {
+    pub(super) fn new(setup: Setup<S>, inbox: Inbox, counters: Arc<Counters>, volume: Arc<Volume>) -> Reader<S> {
         let input = |fd, stream, is_pty| Input {
             fd,
             stream,
@@ -94,6 +96,7 @@ impl<S: Sink> Reader<S> {
             patience,
             pressed: false,
             counters,
+            volume,
         }
     }
 
@@ -194,8 +197,9 @@ impl<S: Sink> Reader<S> {
         }
         let counters = &self.counters.streams[input.stream];
         let at = unix_ns();
-        let echo = &self.echo;
-        let mut see = |data: &[u8]| {
+        let (echo, volume, now) = (&self.echo, &self.volume, self.clock.now());
+        let mut see = |data: &[u8], lines: u64| {
+            volume.see(input.stream, data, lines, now);
             if let Some(echo) = echo {
                 echo.push(input.stream, data);
             }

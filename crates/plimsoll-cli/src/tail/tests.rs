@@ -28,7 +28,7 @@ impl Sink for Memory {
         stream: usize,
         fd: BorrowedFd<'_>,
         at_unix_ns: u64,
-        see: &mut dyn FnMut(&[u8]),
+        see: &mut dyn FnMut(&[u8], u64),
     ) -> io::Result<Landing> {
         assert!(at_unix_ns > 1_600_000_000_000_000_000);
         if self.fail.load(std::sync::atomic::Ordering::SeqCst) {
@@ -38,7 +38,7 @@ impl Sink for Memory {
         let n = rustix::io::read(fd, &mut self.buffer[..])?;
         self.streams[stream].extend_from_slice(&self.buffer[..n]);
         self.order.push(format!("{}:{n}", ["out", "err"][stream]));
-        see(&self.buffer[..n]);
+        see(&self.buffer[..n], self.buffer[..n].iter().filter(|b| **b == b'\n').count() as u64);
         Ok(Landing { bytes: n, more: n == self.buffer.len(), pressed: self.pressed })
     }
 

@@ -5,6 +5,8 @@
 
 pub(crate) mod bar;
 pub(crate) mod panel;
+mod report;
 pub(crate) mod table;
 pub(crate) mod text;
+pub(crate) mod volume;
 pub(crate) mod words;

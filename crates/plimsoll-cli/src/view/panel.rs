@@ -3,8 +3,9 @@
 use jiff::tz::TimeZone;
 
 use super::bar::{self, Scale};
+use super::report;
 use super::text::{Line, Tone};
-use super::words;
+use super::{volume, words};
 use crate::snapshot::{DecisionView, RunState, Snapshot};
 
 /// Where the facts begin, after their labels.
@@ -115,6 +116,7 @@ pub(crate) fn facts(snapshot: &Snapshot) -> Vec<Line> {
         lines.push(row("process", words::process(snapshot)));
         lines.push(row("fds", words::descriptors(snapshot)));
         lines.push(row("logs", words::logs(&snapshot.logs)));
+        lines.extend(volume::most(&snapshot.logs.volume).map(|most| row("most", most)));
     } else if let Some(child) = &snapshot.child {
         let runs_on = match snapshot.memory.budget_bytes {
             Some(budget) => format!(", without its governor; budget {}", words::size(budget)),
@@ -122,11 +124,18 @@ pub(crate) fn facts(snapshot: &Snapshot) -> Vec<Line> {
         };
         lines.push(row("process", Line::new().plain(format!("pid {}", child.pid)).add(Tone::Dim, runs_on)));
     }
+    lines.extend(report::facts(snapshot).into_iter().map(|(label, line)| row(label, line)));
     lines.push(row("restarts", words::restarts(&snapshot.restarts)));
     if let Some(exit) = &snapshot.last_exit {
         lines.push(row("last exit", words::exit(exit, snapshot.at_unix)));
     }
+    lines.extend(report::holders(snapshot).map(|holders| row("words", holders)));
     lines
+}
+
+/// The rest of a program's last words; `status` shows them also when nobody runs any more.
+pub(crate) fn last_words(snapshot: &Snapshot) -> Vec<Line> {
+    report::words(snapshot).into_iter().map(|line| row("", line)).collect()
 }
 
 /// What `status` adds: what was decided about this program, and what Plimsoll itself takes.
@@ -172,6 +181,10 @@ pub(crate) fn details(snapshot: &Snapshot) -> Vec<Line> {
         };
         lines.push(row("derived", facts));
     }
+    for (i, line) in volume::table(&snapshot.logs.volume).into_iter().enumerate() {
+        lines.push(row(if i == 0 { "volume" } else { "" }, line));
+    }
+    lines.extend(report::details(snapshot).into_iter().map(|(label, line)| row(label, line)));
     lines.push(row("store", store(snapshot)));
     lines.push(row("plimsoll", itself(snapshot)));
     lines.extend(warnings(snapshot));

@@ -1,8 +1,10 @@
-//! A [`Snapshot`] as OpenMetrics text, made afresh for each scrape from one table, [`METRICS`].
+//! A [`Snapshot`] as OpenMetrics text, made afresh for each scrape from two tables, [`METRICS`] and that of what the program reports.
 //!
 //! Names begin with `plimsoll_` and end in their unit; every sample carries `name`, the supervised program's. What cannot
 //! be read is absent, never 0. One-of-several facts (`_info`) are 1 for what holds and 0 for the others, so that an alert
 //! can be written on each. Values of variables and commands never appear. `docs/metrics.md` lists every row.
+
+mod report;
 
 use std::collections::BTreeMap;
 
@@ -13,6 +15,7 @@ use prometheus_client::registry::Registry;
 
 use plimsoll::level::Level;
 
+use crate::snapshot::volume::StreamVolume;
 use crate::snapshot::{RunState, Snapshot, StreamView};
 
 /// The media type of [`encode`]'s text.
@@ -56,6 +59,12 @@ impl Samples {
         }
     }
 
+    fn volumes(&mut self, snapshot: &Snapshot, read: fn(&StreamVolume) -> Option<f64>) {
+        for (stream, volume) in &snapshot.logs.volume.streams {
+            self.with(&[("stream", stream)], read(volume));
+        }
+    }
+
     fn streams(&mut self, snapshot: &Snapshot, read: fn(&StreamView) -> u64) {
         for (stream, view) in &snapshot.logs.streams {
             self.with(&[("stream", stream)], read(view));
@@ -95,7 +104,7 @@ fn ratio(part: Option<u64>, whole: Option<u64>) -> Option<f64> {
     Some(part.number()? / whole.filter(|w| *w > 0).number()?)
 }
 
-/// Every metric there is.
+/// Every metric of what Plimsoll itself sees.
 const METRICS: &[Metric] = &[
     metric("plimsoll_supervisor_info", "Which Plimsoll supervises", |s, out| {
         out.with(&[("version", &s.supervisor.version)], 1);
@@ -251,6 +260,31 @@ const METRICS: &[Metric] = &[
     metric("plimsoll_log_dropped_bytes_total", "Bytes lost; each is in a gap record of the log", |s, out| {
         out.streams(s, |v| v.dropped_bytes_total);
     }),
+    metric("plimsoll_log_limited_lines_total", "Of the lost lines, those above the stream's rate limit", |s, out| {
+        out.streams(s, |v| v.limited_lines_total);
+    }),
+    metric("plimsoll_log_limited_bytes_total", "Of the lost bytes, those above the stream's rate limit", |s, out| {
+        out.streams(s, |v| v.limited_bytes_total);
+    }),
+    metric("plimsoll_log_stream_lines_per_second", "Lines a second, over the last 30 to 60 s", |s, out| {
+        out.volumes(s, |v| Some(v.lines_per_second));
+    }),
+    metric("plimsoll_log_stream_bytes_per_second", "Bytes a second, over the last 30 to 60 s", |s, out| {
+        out.volumes(s, |v| Some(v.bytes_per_second));
+    }),
+    metric("plimsoll_log_stream_share_ratio", "Of the program's bytes, this stream's", |s, out| {
+        out.volumes(s, |v| Some(v.share_ratio));
+    }),
+    metric("plimsoll_log_repeated_ratio", "Lines that are the same as the one before, of the stream's", |s, out| {
+        out.volumes(s, |v| Some(v.repeated_ratio));
+    }),
+    metric(
+        "plimsoll_log_top_template_ratio",
+        "Of the stream's bytes, those of its most frequent template",
+        |s, out| {
+            out.volumes(s, |v| v.templates.first().map(|template| template.share_ratio));
+        },
+    ),
     metric(
         "plimsoll_log_echo_dropped_lines_total",
         "Lines not echoed to a slow terminal; the log has them",
@@ -301,9 +335,14 @@ const METRICS: &[Metric] = &[
     }),
 ];
 
+/// Every metric there is, also of what the program reports.
+fn all() -> impl Iterator<Item = &'static Metric> {
+    METRICS.iter().chain(report::METRICS)
+}
+
 /// Every metric's name, in the order of the table.
 pub(crate) fn names() -> impl Iterator<Item = &'static str> {
-    METRICS.iter().map(|metric| metric.name)
+    all().map(|metric| metric.name)
 }
 
 /// The exposition of one snapshot.
@@ -323,7 +362,7 @@ struct Scrape(Snapshot);
 
 impl Collector for Scrape {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
-        for metric in METRICS {
+        for metric in all() {
             let mut samples = Samples::default();
             (metric.read)(&self.0, &mut samples);
             if samples.0.is_empty() {
@@ -369,13 +408,13 @@ mod tests {
 
     #[test]
     fn the_text_parses_and_every_row_of_the_table_is_in_it() {
-        let text = encode(sample::leaking()).unwrap();
+        let text = encode(sample::reporting()).unwrap();
         assert!(text.ends_with("# EOF\n"), "{text}");
         let samples = parse(&text);
         let seen: BTreeSet<_> = samples.iter().map(|(name, ..)| name.as_str()).collect();
         let table: BTreeSet<_> = names().collect();
         assert_eq!(seen, table);
-        assert_eq!(table.len(), METRICS.len(), "a name occurs once");
+        assert_eq!(table.len(), all().count(), "a name occurs once");
         let mut series = BTreeSet::new();
         for (name, labels, _) in &samples {
             assert!(labels.starts_with("name=\"shop\""), "{name}{{{labels}}}");
@@ -393,14 +432,14 @@ mod tests {
     #[test]
     fn what_cannot_be_read_is_absent() {
         let text = encode(Snapshot { name: "x".into(), ..Snapshot::default() }).unwrap();
-        for absent in ["charged", "time_to_limit", "oom_kills", "host", "pressure"] {
+        for absent in ["charged", "time_to_limit", "oom_kills", "host", "pressure", "account", "queue", "notify"] {
             assert!(!text.contains(absent), "{absent}");
         }
     }
 
     #[test]
     fn commands_and_values_of_variables_stay_inside() {
-        let text = encode(sample::leaking()).unwrap();
+        let text = encode(sample::reporting()).unwrap();
         assert!(!text.contains("hunter2"), "{text}");
         assert!(text.contains("exec:…"), "{text}");
     }

@@ -67,6 +67,30 @@ pub(crate) fn bind(path: &Path) -> io::Result<UnixListener> {
     Ok(UnixListener::from(socket))
 }
 
+/// Binds a datagram socket at `path`, mode 0600, close-on-exec, that never waits and is told each sender's pid. A socket that is
+/// there already is replaced: the caller knows that nobody else may own it.
+///
+/// # Errors
+/// `AlreadyExists` when something that is no socket is there; else the kernel's.
+pub(crate) fn bind_datagram(path: &Path) -> io::Result<OwnedFd> {
+    match path.symlink_metadata() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+        Ok(found) if found.file_type().is_socket() => std::fs::remove_file(path)?,
+        Ok(_) => {
+            let what = format!("{}: exists and is no socket; it is left alone", path.display());
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, what));
+        }
+    }
+    let reach = reach(path)?;
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::DGRAM, flags, None)?;
+    rustix::net::sockopt::set_socket_passcred(&socket, true)?;
+    rustix::fs::fchmod(&socket, Mode::RUSR | Mode::WUSR)?;
+    rustix::net::bind(&socket, &SocketAddrUnix::new(&reach.path)?)?;
+    Ok(socket)
+}
+
 /// Whether somebody listens at `path`; a hung one, whose backlog may be full, does.
 fn listens(path: &Path) -> io::Result<bool> {
     match connect(path) {

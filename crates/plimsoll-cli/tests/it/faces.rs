@@ -11,29 +11,29 @@ use serde_json::Value;
 use crate::shop::PATIENCE;
 
 /// A state directory, and a supervisor in it that is stopped, with its program, when the test ends.
-struct Stage {
+pub(crate) struct Stage {
     dir: tempfile::TempDir,
     runs: Vec<Child>,
     programs: Vec<u64>,
     groups: Vec<PathBuf>,
 }
 
-fn plimsoll(dir: &Path, words: &[&str]) -> Output {
+pub(crate) fn plimsoll(dir: &Path, words: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_plimsoll"));
     command.args(words).arg("--dir").arg(dir).env("TZ", "UTC").stdin(Stdio::null()).output().unwrap()
 }
 
-fn printed(output: &Output) -> String {
+pub(crate) fn printed(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
 impl Stage {
-    fn new() -> Stage {
+    pub(crate) fn new() -> Stage {
         Stage { dir: tempfile::tempdir().unwrap(), runs: Vec::new(), programs: Vec::new(), groups: Vec::new() }
     }
 
     /// Starts `program` under the name and waits until it runs.
-    fn run(&mut self, name: &str, more: &[&str], program: &[&str]) -> Pid {
+    pub(crate) fn run(&mut self, name: &str, more: &[&str], program: &[&str]) -> Pid {
         let mut command = Command::new(env!("CARGO_BIN_EXE_plimsoll"));
         command
             .args(["run", "--quiet", "--name", name, "--dir"])
@@ -54,7 +54,7 @@ impl Stage {
         pid
     }
 
-    fn ask(&self, words: &[&str]) -> Output {
+    pub(crate) fn ask(&self, words: &[&str]) -> Output {
         plimsoll(self.dir.path(), words)
     }
 
@@ -63,7 +63,7 @@ impl Stage {
     }
 
     #[track_caller]
-    fn until(&self, name: &str, holds: impl Fn(&Value) -> bool) -> Value {
+    pub(crate) fn until(&self, name: &str, holds: impl Fn(&Value) -> bool) -> Value {
         let begin = Instant::now();
         loop {
             let status = self.status(name);

@@ -9,4 +9,5 @@
 mod demo;
 mod faces;
 mod logs;
+mod replay;
 mod shop;

@@ -1,14 +1,18 @@
 //! Sealed chunks, read from any process. Every look at the database is one short transaction, over before anything is handed out: a
 //! reader that stands still (a pager) keeps no old state of the database alive.
 //!
-//! Memory: one decompressed chunk per stream, each at most 16 MiB, usually 1 to 2.
+//! Memory: one decompressed chunk per stream, each at most 16 MiB, usually 1 to 2, besides the hot window.
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Row as SqlRow};
+use rusqlite::blob::Blob;
+use rusqlite::{Connection, ErrorCode, MAIN_DB, OpenFlags, OptionalExtension, Row as SqlRow};
 
 use crate::chunk::{Chunk, Item, Items};
+use crate::filter::Needed;
+use crate::hot::{HotWindow, Key};
 use crate::query::Query;
 use crate::schema::{self, BUSY, Position, failed, signed, unsigned};
 use crate::split::Found;
@@ -21,6 +25,9 @@ pub(crate) struct Archive {
     identity: Identity,
     /// Opened as a file that does not change: what it was like then.
     frozen: Option<(u64, i64, i64)>,
+    /// It is of version 1: no token filters, no covering index.
+    bare: bool,
+    hot: Option<Arc<HotWindow>>,
     slots: [Slot; 3],
 }
 
@@ -31,26 +38,42 @@ type Identity = (u64, u64);
 #[derive(Default)]
 struct Slot {
     row: Option<Row>,
-    chunk: Chunk,
+    chunk: Arc<Chunk>,
     /// The chunk cannot be read: its row says what is missing.
     damaged: bool,
 }
 
 /// What is needed of a chunk's row.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Row {
     id: i64,
+    first_position: u64,
     last_position: u64,
     first_unix_ns: u64,
     last_unix_ns: u64,
     /// Lines in it and in its gaps.
     lines: u64,
+    gaps: u64,
     raw_bytes: u64,
 }
 
-const COLUMNS: &str = "id, last_position, first_unix_ns, last_unix_ns, lines + gap_lines, raw_bytes";
+const COLUMNS: &str =
+    "id, first_position, last_position, first_unix_ns, last_unix_ns, lines + gap_lines, gaps, raw_bytes";
 /// The chunks of a stream that can have entries for a query.
 const MATCHING: &str = "stream = ?1 AND last_unix_ns >= ?2 AND first_unix_ns < ?3 AND (gaps > 0 OR levels >= ?4)";
+
+/// What of a log is in the hot window: everything from `from_unix_ns` on, and nothing is claimed for what is before.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Coverage {
+    /// Chunks that are there, the newest ones.
+    pub chunks: u64,
+    /// Chunks that the log has.
+    pub of_chunks: u64,
+    /// The earliest time in them; `None`: there are none.
+    pub from_unix_ns: Option<u64>,
+    /// All of the log is there.
+    pub complete: bool,
+}
 
 /// Where a walk ended.
 pub(crate) enum Walked {
@@ -109,9 +132,15 @@ impl Archive {
             // Its maker has not come further than the empty file.
             return Ok(None);
         }
-        schema::check_version(&connection, path)?;
+        let bare = schema::check_version(&connection, path)? == 1;
         let slots = Stream::ALL.map(|_| Slot::default());
-        Ok(Some(Archive { connection, path: path.to_path_buf(), identity, frozen: None, slots }))
+        Ok(Some(Archive { connection, path: path.to_path_buf(), identity, frozen: None, bare, hot: None, slots }))
+    }
+
+    /// Chunks are looked for in `hot` first, and kept there.
+    pub(crate) fn with_hot(mut self, hot: Option<Arc<HotWindow>>) -> Archive {
+        self.hot = hot;
+        self
     }
 
     /// Whether the file under its name is still the one that is open, and may be read as it was opened.
@@ -142,7 +171,7 @@ impl Archive {
     ) -> Result<Walked, StoreError> {
         let mut wanted = [from; 3];
         loop {
-            let sealed = self.look(query, &wanted).map_err(failed(&self.path))?;
+            let sealed = self.look(query, &mut wanted).map_err(failed(&self.path))?;
             if self.slots.iter().all(|slot| slot.row.is_none()) {
                 return Ok(Walked::All(sealed));
             }
@@ -152,54 +181,104 @@ impl Archive {
         }
     }
 
-    /// Loads, in one transaction, each stream's first chunk that has something at or behind the wanted position. Chunks that appear
-    /// later lie behind all that are there now: a seal writes all streams up to one position.
-    fn look(&mut self, query: &Query, wanted: &[u64; 3]) -> rusqlite::Result<Position> {
+    /// Loads, in one transaction, each stream's first chunk that has something at or behind the wanted position, which moves over those
+    /// that lack what is looked for. Chunks that appear later lie behind all that are there now: a seal writes all streams up to one
+    /// position.
+    fn look(&mut self, query: &Query, wanted: &mut [u64; 3]) -> rusqlite::Result<Position> {
         let read = self.connection.unchecked_transaction()?;
+        let mut filters = Filters { connection: &read, needed: query.needed().filter(|_| !self.bare), blob: None };
+        let find = format!("{} AND last_position >= ?5 ORDER BY last_position", select(self.bare));
         for stream in Stream::ALL {
             let slot = &mut self.slots[stream.index()];
-            if !query.takes_stream(stream) {
-                slot.row = None;
-                continue;
+            let wanted = &mut wanted[stream.index()];
+            let mut next = None;
+            if query.takes_stream(stream) {
+                let mut find = read.prepare_cached(&find)?;
+                let (since, until, level) = bounds(query);
+                let mut rows = find.query((stream.number(), since, until, level, signed(*wanted)))?;
+                while let Some(row) = rows.next()?.map(Row::read).transpose()? {
+                    if filters.may_match(&row) {
+                        next = Some(row);
+                        break;
+                    }
+                    *wanted = row.last_position + 1;
+                }
             }
-            let find = format!(
-                "SELECT {COLUMNS}, blob FROM chunk WHERE {MATCHING} AND last_position >= ?5 ORDER BY last_position LIMIT 1"
-            );
-            let mut find = read.prepare_cached(&find)?;
-            let (since, until, level) = bounds(query);
-            let mut rows = find.query((stream.number(), since, until, level, signed(wanted[stream.index()])))?;
-            let Some(found) = rows.next()? else {
-                slot.row = None;
-                continue;
-            };
-            let row = Row::read(found)?;
-            if slot.row.map(|r| r.id) != Some(row.id) {
-                slot.damaged = slot.chunk.load(found.get_ref(6)?.as_blob().unwrap_or_default()).is_err();
-                slot.row = Some(row);
+            match next {
+                Some(row) if slot.row == Some(row) => {}
+                Some(row) => {
+                    slot.load(&read, self.hot.as_deref(), self.identity, row, false)?;
+                }
+                None => slot.row = None,
             }
         }
-        let sealed = schema::position(&read)?;
-        Ok(sealed)
+        drop(filters);
+        schema::position(&read)
     }
 
-    /// Hands out entries from the newest chunk backwards: chunk by chunk, forwards inside each, until `enough` says that nothing at or
-    /// before a position is wanted any more.
+    /// Loads the newest chunks into the hot window, newest first, until one finds no room there or `bytes` of them were loaded.
+    pub(crate) fn warm(&mut self, bytes: u64) -> Result<Coverage, StoreError> {
+        let Some(hot) = self.hot.clone() else { return Ok(Coverage::default()) };
+        let mut covered = Coverage { complete: true, ..Coverage::default() };
+        let failed = failed(&self.path);
+        let read = self.connection.unchecked_transaction().map_err(&failed)?;
+        let rows = || {
+            let all = format!("SELECT {COLUMNS} FROM chunk ORDER BY last_position DESC");
+            let mut find = read.prepare_cached(&all)?;
+            let mut rows = find.query([])?;
+            let (mut loaded, mut slot) = (0, Slot::default());
+            while let Some(row) = rows.next()?.map(Row::read).transpose()? {
+                covered.of_chunks += 1;
+                if !covered.complete {
+                    continue;
+                }
+                let key = Key {
+                    file: self.identity,
+                    chunk: row.id,
+                    first_position: row.first_position,
+                    last_position: row.last_position,
+                };
+                if !hot.has(&key) {
+                    let before = hot.held_bytes();
+                    slot.chunk = Arc::default();
+                    slot.load(&read, None, self.identity, row, false)?;
+                    let kept = !slot.damaged && hot.put(key, &slot.chunk, false);
+                    loaded += hot.held_bytes().saturating_sub(before);
+                    covered.complete = kept && loaded <= bytes;
+                    if !kept {
+                        continue;
+                    }
+                }
+                covered.chunks += 1;
+                covered.from_unix_ns = Some(covered.from_unix_ns.unwrap_or(u64::MAX).min(row.first_unix_ns));
+            }
+            Ok(())
+        };
+        let done: rusqlite::Result<()> = { rows }();
+        done.map_err(&failed)?;
+        covered.complete &= covered.chunks == covered.of_chunks;
+        Ok(covered)
+    }
+
+    /// Hands out entries before `below`, from the newest chunk backwards: chunk by chunk, forwards inside each, until `enough` says that
+    /// nothing at or before a position is wanted any more.
     pub(crate) fn walk_back(
         &mut self,
         query: &Query,
+        below: u64,
         each: &mut dyn FnMut(Stream, Item<'_>),
         enough: &mut dyn FnMut(u64) -> bool,
     ) -> Result<(), StoreError> {
-        // (the newest chunk of the stream that was not handed out, where to look for the next)
+        // The newest chunk of each stream that was not handed out, and before which position to look for the one after it.
         let mut next = [None::<Row>; 3];
-        let mut before = [i64::MAX; 3];
+        let mut low = [below; 3];
         loop {
             let mut newest: Option<(Stream, Row)> = None;
             for stream in Stream::ALL.into_iter().filter(|s| query.takes_stream(*s)) {
                 let at = stream.index();
-                if next[at].is_none() && before[at] > 0 {
-                    next[at] = self.before(query, stream, before[at]).map_err(failed(&self.path))?;
-                    before[at] = next[at].map_or(0, |row| signed(row.last_position));
+                if next[at].is_none() && low[at] > 0 {
+                    next[at] = self.before(query, stream, low[at]).map_err(failed(&self.path))?;
+                    low[at] = next[at].map_or(0, |row| row.first_position.min(low[at]));
                 }
                 if let Some(row) = next[at]
                     && newest.is_none_or(|(_, other)| row.last_position > other.last_position)
@@ -213,26 +292,70 @@ impl Archive {
             }
             next[stream.index()] = None;
             let slot = &mut self.slots[0];
-            let blob = "SELECT blob FROM chunk WHERE id = ?1";
-            let load = |r: &SqlRow<'_>| Ok(slot.chunk.load(r.get_ref(0)?.as_blob().unwrap_or_default()));
-            let loaded =
-                self.connection.prepare_cached(blob).and_then(|mut find| find.query_row([row.id], load).optional());
-            let Some(loaded) = loaded.map_err(failed(&self.path))? else { continue };
-            slot.row = Some(row);
-            slot.damaged = loaded.is_err();
-            for item in slot.entries() {
+            let loaded = slot.load(&self.connection, self.hot.as_deref(), self.identity, row, true);
+            if !loaded.map_err(failed(&self.path))? {
+                // Deleted, or merged with others, meanwhile: looked for again from where it ended.
+                low[stream.index()] = row.last_position.saturating_add(1).min(below);
+                continue;
+            }
+            for item in slot.entries().filter(|item| item.position < below) {
                 each(stream, item);
             }
         }
     }
 
-    fn before(&self, query: &Query, stream: Stream, position: i64) -> rusqlite::Result<Option<Row>> {
-        let find = format!(
-            "SELECT {COLUMNS} FROM chunk WHERE {MATCHING} AND last_position < ?5 ORDER BY last_position DESC LIMIT 1"
+    /// The newest chunk of a stream with entries before `low` that may be wanted.
+    fn before(&self, query: &Query, stream: Stream, low: u64) -> rusqlite::Result<Option<Row>> {
+        let read = self.connection.unchecked_transaction()?;
+        // A chunk with entries on both sides: it was merged from several meanwhile, or `low` lies inside it.
+        let across = format!(
+            "SELECT {COLUMNS} FROM chunk WHERE stream = ?1 AND last_position >= ?2 ORDER BY last_position LIMIT 1"
         );
+        let across = read.prepare_cached(&across)?.query_row((stream.number(), signed(low)), Row::read).optional()?;
+        if let Some(row) = across.filter(|row| row.first_position < low) {
+            return Ok(Some(row));
+        }
+        let mut filters = Filters { connection: &read, needed: query.needed().filter(|_| !self.bare), blob: None };
+        let find = format!("{} AND last_position < ?5 ORDER BY last_position DESC", select(self.bare));
         let (since, until, level) = bounds(query);
-        let mut find = self.connection.prepare_cached(&find)?;
-        find.query_row((stream.number(), since, until, level, position), Row::read).optional()
+        let mut find = read.prepare_cached(&find)?;
+        let mut rows = find.query((stream.number(), since, until, level, signed(low)))?;
+        while let Some(row) = rows.next()?.map(Row::read).transpose()? {
+            if filters.may_match(&row) {
+                return Ok(Some(row));
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// The beginning of a look for chunks that match: by the index that has all of it, where there is one.
+fn select(bare: bool) -> String {
+    let index = if bare { "" } else { "INDEXED BY chunk_facts" };
+    format!("SELECT {COLUMNS} FROM chunk {index} WHERE {MATCHING}")
+}
+
+/// Asks chunks' token filters, by one handle.
+struct Filters<'c> {
+    connection: &'c Connection,
+    /// `None`: every chunk may match.
+    needed: Option<&'c Needed>,
+    blob: Option<Blob<'c>>,
+}
+
+impl Filters<'_> {
+    /// Whether the chunk may have what is needed. A chunk with gaps does: they are handed out whatever is looked for. So does one
+    /// without a filter.
+    fn may_match(&mut self, row: &Row) -> bool {
+        let Some(needed) = self.needed.filter(|_| row.gaps == 0) else { return true };
+        if self.blob.as_mut().is_some_and(|blob| blob.reopen(row.id).is_err()) {
+            self.blob = None;
+        }
+        if self.blob.is_none() {
+            self.blob = self.connection.blob_open(MAIN_DB, c"filter", c"bits", row.id, true).ok();
+        }
+        let Some(blob) = self.blob.as_ref() else { return true };
+        needed.may_be_in(&mut |into, at| blob.read_at_exact(into, at).is_ok())
     }
 }
 
@@ -273,6 +396,39 @@ fn merge(
 }
 
 impl Slot {
+    /// Loads a row's chunk, from memory or from the database; false if it is not there any more. `newest`: it is worth keeping.
+    fn load(
+        &mut self,
+        connection: &Connection,
+        hot: Option<&HotWindow>,
+        file: Identity,
+        row: Row,
+        newest: bool,
+    ) -> rusqlite::Result<bool> {
+        (self.row, self.damaged) = (Some(row), false);
+        let key = Key { file, chunk: row.id, first_position: row.first_position, last_position: row.last_position };
+        if let Some(chunk) = hot.and_then(|hot| hot.get(&key)) {
+            self.chunk = chunk;
+            return Ok(true);
+        }
+        // The buffer is used again, unless somebody keeps it.
+        if Arc::get_mut(&mut self.chunk).is_none() {
+            self.chunk = Arc::default();
+        }
+        let Some(chunk) = Arc::get_mut(&mut self.chunk) else { return Ok(false) };
+        let mut find = connection.prepare_cached("SELECT blob FROM chunk WHERE id = ?1 AND first_position = ?2")?;
+        let load = |r: &SqlRow<'_>| Ok(chunk.load(r.get_ref(0)?.as_blob().unwrap_or_default()));
+        let Some(loaded) = find.query_row((row.id, signed(row.first_position)), load).optional()? else {
+            self.row = None;
+            return Ok(false);
+        };
+        self.damaged = loaded.is_err();
+        if let (Some(hot), false) = (hot, self.damaged) {
+            hot.put(key, &self.chunk, newest);
+        }
+        Ok(true)
+    }
+
     fn entries(&self) -> Entries<'_> {
         let items = (self.row.is_some() && !self.damaged).then(|| self.chunk.items());
         Entries { items, row: self.row, lost: self.row.is_some() && self.damaged }
@@ -313,11 +469,13 @@ impl Row {
         let column = |at| row.get(at).map(unsigned);
         Ok(Row {
             id: row.get(0)?,
-            last_position: column(1)?,
-            first_unix_ns: column(2)?,
-            last_unix_ns: column(3)?,
-            lines: column(4)?,
-            raw_bytes: column(5)?,
+            first_position: column(1)?,
+            last_position: column(2)?,
+            first_unix_ns: column(3)?,
+            last_unix_ns: column(4)?,
+            lines: column(5)?,
+            gaps: column(6)?,
+            raw_bytes: column(7)?,
         })
     }
 }

@@ -2,9 +2,9 @@
 
 use std::ops::ControlFlow;
 
-use regex::bytes::Regex;
-
+use super::pattern::Pattern;
 use crate::chunk::Item;
+use crate::filter::Needed;
 use crate::split::Found;
 use crate::{GapReason, LogLevel, Stream};
 
@@ -20,7 +20,7 @@ pub struct Query {
     /// Lines that say that they are at least so bad; a line that says nothing is not.
     pub min_level: Option<LogLevel>,
     /// Lines in which this is found.
-    pub pattern: Option<Regex>,
+    pub pattern: Option<Pattern>,
 }
 
 impl Query {
@@ -45,6 +45,11 @@ impl Query {
                 level >= self.min_level && self.pattern.as_ref().is_none_or(|pattern| pattern.is_match(text))
             }
         }
+    }
+
+    /// What a chunk must have in its token filter, if anything.
+    pub(super) fn needed(&self) -> Option<&Needed> {
+        self.pattern.as_ref().map(Pattern::needed).filter(|needed| !needed.is_nothing())
     }
 
     pub(super) fn takes_stream(&self, stream: Stream) -> bool {

@@ -9,6 +9,8 @@ use crate::{Entry, EntryKind, Query, Stream};
 /// See the top of the file.
 pub(super) struct Newest {
     n: usize,
+    /// Entries at or behind this position are not taken.
+    below: u64,
     entries: BTreeMap<u64, Owned>,
 }
 
@@ -23,18 +25,18 @@ struct Owned {
 }
 
 impl Newest {
-    pub(super) fn new(n: usize) -> Newest {
-        Newest { n, entries: BTreeMap::new() }
+    pub(super) fn new(n: usize, below: u64) -> Newest {
+        Newest { n, below, entries: BTreeMap::new() }
     }
 
     /// What there is, oldest first.
-    pub(super) fn entries(&self) -> impl Iterator<Item = Entry<'_>> {
+    pub(super) fn entries(&self) -> impl DoubleEndedIterator<Item = Entry<'_>> {
         self.entries.values().map(Owned::as_entry)
     }
 
     /// Keeps `item` if `query` wants it and it is new enough.
     pub(super) fn offer(&mut self, query: &Query, stream: Stream, item: Item<'_>) {
-        if self.n == 0 || self.has_all_from(item.position) {
+        if self.n == 0 || item.position >= self.below || self.has_all_from(item.position) {
             return;
         }
         let entry = entry(stream, item);

@@ -5,8 +5,6 @@ use std::io::Write;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-use regex::bytes::Regex;
-
 use super::*;
 use crate::LogLevel;
 use crate::testing::{Place, pipe};
@@ -155,7 +153,11 @@ fn each_filter_in_every_state() {
         ("streams", Query { streams: vec![Stream::Stderr, Stream::Plimsoll], ..all() }, &[1, 2, 4]),
         ("level", Query { min_level: Some(LogLevel::Warn), ..all() }, &[1, 3]),
         ("worse", Query { min_level: Some(LogLevel::Error), ..all() }, &[1]),
-        ("pattern", Query { pattern: Some(Regex::new("^.*[ot]w?o|five$").unwrap()), ..all() }, &[1, 5]),
+        (
+            "pattern",
+            Query { pattern: Some(Pattern::new("^.*[ot]w?o|five$", Find::default()).unwrap()), ..all() },
+            &[1, 5],
+        ),
         ("nothing", Query { since_unix_ns: Some(7), ..all() }, &[]),
     ];
     for (name, query, expected) in &table {
@@ -322,7 +324,8 @@ fn a_missing_segment_is_a_gap() {
     };
     let segment = |start: u64, frames: &[u8]| {
         let file = crate::segment::path(&spool, start);
-        std::fs::write(file, [&crate::segment::header(start)[..], frames].concat()).unwrap();
+        std::fs::write(file, [&crate::segment::header(crate::segment::Content::Log, start)[..], frames].concat())
+            .unwrap();
     };
     segment(0, &frame(0, "one\ncut o"));
     segment(4096, &frame(4096, "ff\ntwo\nthree"));

@@ -6,7 +6,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::{Entry, Place, Program, account, account_torn, everything, hold_database, until};
-use crate::{Settings, Stream, open};
+use crate::{GapReason, Rate, RateLimit, Settings, Stream, open};
 
 const BOTH: [Stream; 2] = [Stream::Stdout, Stream::Stderr];
 const LONG: Duration = Duration::from_secs(30);
@@ -107,6 +107,39 @@ fn a_full_ring_drops_counts_and_heals() {
     }
     let gaps: u64 = BOTH.iter().map(|s| account(&all[s], program.lines(*s))).sum();
     assert_eq!(closed.stats.gap_lines_total, gaps);
+}
+
+#[test]
+fn above_its_rate_a_stream_is_counted_and_the_other_is_whole() {
+    let place = Place::new();
+    let rate = Rate { per_second: 2_000_000, burst: 30_000 };
+    let limit = RateLimit { bytes: Some(rate), lines: None };
+    let (mut intake, store, _) = open(Settings { rate_limit: limit, ..place.settings() }).unwrap();
+    let mut program = Program::new(31);
+    let mut rounds = 0;
+    until("the flood is limited, let through again, and limited", || {
+        program.print(Stream::Stdout, 20_000);
+        program.print(Stream::Stderr, 100);
+        for stream in BOTH {
+            program.deliver(&mut intake, stream, 1);
+        }
+        rounds += 1;
+        rounds >= 40 && store.stats().stream(Stream::Stdout).limited_lines_total > 0
+    });
+    program.finish(&mut intake);
+    let closed = store.close(LONG);
+    assert!(closed.complete, "{closed:?}");
+    let (out, err) = (closed.stats.stream(Stream::Stdout), closed.stats.stream(Stream::Stderr));
+    assert_eq!((out.limited_lines_total, out.limited_bytes_total), (out.dropped_lines_total, out.dropped_bytes_total));
+    assert_eq!((err.dropped_lines_total, err.lines_in_total), (0, program.lines(Stream::Stderr)));
+    let all = everything(&place.path(), &place.ring());
+    assert_eq!(account(&all[&Stream::Stderr], program.lines(Stream::Stderr)), 0);
+    assert!(account(&all[&Stream::Stdout], program.lines(Stream::Stdout)) > 0);
+    let reasons: Vec<GapReason> = all[&Stream::Stdout]
+        .iter()
+        .filter_map(|(_, entry)| if let Entry::Gap { reason, .. } = entry { Some(*reason) } else { None })
+        .collect();
+    assert!(!reasons.is_empty() && reasons.iter().all(|reason| *reason == GapReason::RateLimited), "{reasons:?}");
 }
 
 #[test]

@@ -87,7 +87,9 @@ fn a_kill_at_any_step_loses_nothing_and_doubles_nothing() {
     let mut seen = BTreeSet::new();
     for (round, len) in lengths.into_iter().enumerate() {
         if round == room_again {
-            let file = crate::segment::create(&dir.join("spool"), 0).unwrap();
+            let file = std::fs::File::create(crate::segment::path(&dir.join("spool"), 0)).unwrap();
+            let header = crate::segment::header(crate::segment::Content::Log, 0);
+            file.write_all_at(&header, 0).unwrap();
             let frames = ring.bytes(0, usize::try_from(ring.head()).unwrap());
             file.write_all_at(frames, crate::segment::SEGMENT_HEADER).unwrap();
             ring.set(at::TAIL, ring.head());

@@ -55,7 +55,7 @@ fn a_second_opener_is_refused() {
     let (intake, store, _) = open(place.settings()).unwrap();
     let refused = open(place.settings()).map(|_| ()).unwrap_err();
     assert!(matches!(refused, StoreError::InUse { .. }), "{refused}");
-    assert!(refused.to_string().contains("another supervisor"), "{refused}");
+    assert!(refused.to_string().contains("another process"), "{refused}");
     drop((intake, store));
     open(place.settings()).map(|_| ()).unwrap();
 }

@@ -52,18 +52,20 @@ struct Told {
 /// use plimsoll::drain::Drain;
 ///
 /// let drain = Drain::new();
+/// let (tell, works) = std::sync::mpsc::sync_channel(1);
 /// let worker = {
 ///     let drain = drain.clone();
 ///     std::thread::spawn(move || {
 ///         let mut done = 0;
 ///         while let Some(_hold) = drain.hold() {
 ///             done += 1; // One request, finished before the process may leave.
+///             tell.try_send(()).ok();
 ///             drain.wait_begun(Duration::from_millis(1));
 ///         }
 ///         done
 ///     })
 /// };
-/// std::thread::sleep(Duration::from_millis(5));
+/// works.recv().unwrap();
 /// drain.begin();
 /// let drained = drain.wait(Duration::from_secs(5));
 /// assert!(drained.is_finished());

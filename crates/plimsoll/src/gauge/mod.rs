@@ -13,6 +13,7 @@ pub(crate) mod files;
 pub mod group;
 pub mod host;
 mod numbers;
+pub mod offered;
 mod own;
 pub mod pressure;
 pub mod process;

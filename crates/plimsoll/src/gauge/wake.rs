@@ -1,8 +1,8 @@
 //! Descriptors that become ready when the kernel sees memory pressure: they wake a sleeper early, they never decide.
 //!
-//! Three kinds, at most one descriptor each: a cgroup v1 **threshold** (an eventfd, fires when raw usage crosses a number of
+//! Four kinds, at most one descriptor each: a cgroup v1 **threshold** (an eventfd, fires when raw usage crosses a number of
 //! bytes, up or down), a **pressure** trigger (PSI, fires at most once per window) and cgroup v2 **events** (`memory.events`
-//! changed). Page cache can trip each of them. Dropping a [`Wake`] disarms it. Poll for [`WakeKind::poll_flags`], then
+//! changed), and what a service manager [offers](super::offered). Page cache can trip each of them. Dropping a [`Wake`] disarms it. Poll for [`WakeKind::poll_flags`], then
 //! call [`Wake::clear`] before sleeping again.
 
 use std::fmt::Write as _;
@@ -30,6 +30,8 @@ pub enum WakeKind {
     Pressure,
     /// A counter of `memory.events` changed: high, max, oom, oom_kill (cgroup v2).
     Events,
+    /// A FIFO or socket of a service manager was written to ([`offered`](super::offered)).
+    Offered,
 }
 
 impl WakeKind {
@@ -39,6 +41,7 @@ impl WakeKind {
             WakeKind::Threshold => "threshold",
             WakeKind::Pressure => "pressure",
             WakeKind::Events => "events",
+            WakeKind::Offered => "offered",
         }
     }
 
@@ -46,7 +49,7 @@ impl WakeKind {
     /// that the group is gone.
     pub const fn poll_flags(self) -> PollFlags {
         match self {
-            WakeKind::Threshold => PollFlags::IN,
+            WakeKind::Threshold | WakeKind::Offered => PollFlags::IN,
             WakeKind::Pressure | WakeKind::Events => PollFlags::PRI,
         }
     }
@@ -77,6 +80,7 @@ impl Wake {
                     Err(errno) => Err(errno.into()),
                 }
             }
+            WakeKind::Offered => super::offered::drain(&self.fd),
             // The kernel forgets a trigger's event when poll reports it.
             WakeKind::Pressure => Ok(()),
             WakeKind::Events => {

@@ -1,18 +1,19 @@
-//! What the governor tells about itself: a status of plain numbers and two rings of decisions of fixed size.
+//! What the governor tells about itself: a status of plain numbers and two rings of fixed size.
 //!
-//! The rings hold [`CHANGES_KEPT`] and [`STEADY_KEPT`] decisions of about 350 bytes each, 350 KB in sum when full; a flood of
-//! steady samples never pushes out a change of level.
+//! The decision log holds the newest [`LOG_KEPT`] records of about 500 bytes each, without a hole unless it says so; beside it the last
+//! [`CHANGES_KEPT`] changes of level or sight are kept, so that a flood of steady samples never pushes one out. 450 KB in sum when full.
 
 use std::time::Duration;
 
 use super::Decision;
+use super::log::Record;
 use crate::gauge::{Protected, Unread};
 use crate::level::Level;
 
 /// Changes of level or sight that are kept.
 pub const CHANGES_KEPT: usize = 512;
-/// Other decisions that are kept.
-pub const STEADY_KEPT: usize = 512;
+/// Records of the decision log that are kept.
+pub const LOG_KEPT: usize = 512;
 
 /// The scheduling class that the governor's thread obtained.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -69,6 +70,8 @@ pub struct WakeCounts {
     pub pressure_total: u64,
     /// `memory.events` changed.
     pub events_total: u64,
+    /// A service manager said that memory is short.
+    pub offered_total: u64,
     /// Times a wake fired too often and was not listened to for a second.
     pub muted_total: u64,
     /// Wakes that died, with their group, and were dropped.
@@ -140,9 +143,11 @@ impl GovernorStatus {
 /// The status and the rings behind one lock.
 pub(super) struct Board {
     pub(super) status: GovernorStatus,
-    changes: Ring,
-    steady: Ring,
-    /// Numbers decisions, so that the rings can be merged.
+    changes: Ring<Decision>,
+    log: Ring<Record>,
+    /// The policy that held before the oldest record.
+    policy_before: Option<Record>,
+    /// Numbers records, so that the rings can be merged.
     next: u64,
 }
 
@@ -151,56 +156,71 @@ impl Board {
         Board {
             status: GovernorStatus::default(),
             changes: Ring::new(CHANGES_KEPT),
-            steady: Ring::new(STEADY_KEPT),
+            log: Ring::new(LOG_KEPT),
+            policy_before: None,
             next: 0,
         }
     }
 
-    pub(super) fn keep(&mut self, decision: Decision) {
-        let ring = if decision.is_change() { &mut self.changes } else { &mut self.steady };
-        ring.push(self.next, decision);
+    pub(super) fn keep(&mut self, record: Record) {
+        if let Record::Sample { decision, .. } = &record
+            && decision.is_change()
+        {
+            self.changes.push(self.next, *decision);
+        }
+        if let Some(lost @ Record::Policy { .. }) = self.log.push(self.next, record) {
+            self.policy_before = Some(lost);
+        }
         self.next += 1;
     }
 
     /// The newest `max` decisions of both rings, newest first, into `out`, which has room for them.
     pub(super) fn newest(&self, max: usize, out: &mut Vec<Decision>) {
-        let (mut changes, mut steady) = (self.changes.newest_first().peekable(), self.steady.newest_first().peekable());
-        while out.len() < max {
-            let change_is_newer = match (changes.peek(), steady.peek()) {
-                (Some(change), Some(other)) => change.0 > other.0,
-                (Some(_), None) => true,
-                (None, _) => false,
-            };
-            let newest = if change_is_newer { changes.next() } else { steady.next() };
-            let Some((_, decision)) = newest else { return };
+        let mut oldest = u64::MAX;
+        for (number, record) in self.log.newest_first() {
+            oldest = *number;
+            let Record::Sample { decision, .. } = record else { continue };
+            if out.len() == max {
+                return;
+            }
             out.push(*decision);
         }
+        let older = self.changes.newest_first().filter(|(number, _)| *number < oldest);
+        out.extend(older.map(|(_, decision)| *decision).take(max - out.len()));
+    }
+
+    /// The log, newest first, into `out`, which has room for it.
+    pub(super) fn log(&self, out: &mut Vec<Record>) {
+        out.extend(self.log.newest_first().map(|(_, record)| *record));
+        out.extend(self.policy_before);
     }
 }
 
 /// The newest entries, up to a capacity that is set aside at once.
-struct Ring {
-    entries: Vec<(u64, Decision)>,
+struct Ring<T> {
+    entries: Vec<(u64, T)>,
     capacity: usize,
     /// Where the next one goes once it is full.
     oldest: usize,
 }
 
-impl Ring {
-    fn new(capacity: usize) -> Ring {
+impl<T> Ring<T> {
+    fn new(capacity: usize) -> Ring<T> {
         Ring { entries: Vec::with_capacity(capacity), capacity, oldest: 0 }
     }
 
-    fn push(&mut self, number: u64, decision: Decision) {
+    /// Adds one; what had to go for it.
+    fn push(&mut self, number: u64, entry: T) -> Option<T> {
         if self.entries.len() < self.capacity {
-            self.entries.push((number, decision));
-        } else {
-            self.entries[self.oldest] = (number, decision);
-            self.oldest = (self.oldest + 1) % self.capacity;
+            self.entries.push((number, entry));
+            return None;
         }
+        let (_, gone) = std::mem::replace(&mut self.entries[self.oldest], (number, entry));
+        self.oldest = (self.oldest + 1) % self.capacity;
+        Some(gone)
     }
 
-    fn newest_first(&self) -> impl Iterator<Item = &(u64, Decision)> {
+    fn newest_first(&self) -> impl Iterator<Item = &(u64, T)> {
         let (newer, older) = self.entries.split_at(self.oldest);
         newer.iter().rev().chain(older.iter().rev())
     }
@@ -212,27 +232,27 @@ mod tests {
     use super::*;
     use crate::policy::Policy;
 
-    fn decision(second: u64, change: bool) -> Decision {
-        let at = Duration::from_secs(second);
-        let reading = Reading { at, fast_bytes: None, confirmed: None, guard_bytes: None, supply: None };
+    fn sample(second: u64, change: bool) -> Record {
+        let reading = Reading { at: Duration::from_secs(second), ..Reading::default() };
         let (_, decision) = step(&Policy::observe(), State::default(), &reading);
-        Decision { previous: if change { Level::High } else { Level::Normal }, ..decision }
+        let previous = if change { Level::High } else { Level::Normal };
+        Record::Sample { reading, decision: Decision { previous, ..decision } }
     }
 
     #[test]
     fn steady_decisions_never_push_out_a_change() {
         let mut board = Board::new();
-        board.keep(decision(0, true));
+        board.keep(sample(0, true));
         for second in 1..10_000 {
-            board.keep(decision(second, second == 5_000));
+            board.keep(sample(second, second == 5_000));
         }
         let mut kept = Vec::new();
         board.newest(usize::MAX, &mut kept);
-        assert_eq!(kept.len(), STEADY_KEPT + 2);
+        assert_eq!(kept.len(), LOG_KEPT + 2);
         let seconds: Vec<u64> = kept.iter().map(|d| d.at.as_secs()).collect();
         assert!(seconds.is_sorted_by(|a, b| a > b), "newest first: {seconds:?}");
         assert_eq!(seconds[0], 9_999);
-        assert_eq!(&seconds[STEADY_KEPT..], [5_000, 0]);
+        assert_eq!(&seconds[LOG_KEPT..], [5_000, 0]);
         let mut few = Vec::new();
         board.newest(3, &mut few);
         assert_eq!(few.iter().map(|d| d.at.as_secs()).collect::<Vec<_>>(), [9_999, 9_998, 9_997]);
@@ -242,12 +262,34 @@ mod tests {
     fn changes_are_bounded_too() {
         let mut board = Board::new();
         for second in 0..2 * CHANGES_KEPT as u64 + 7 {
-            board.keep(decision(second, true));
+            board.keep(sample(second, true));
         }
         let mut kept = Vec::new();
         board.newest(usize::MAX, &mut kept);
         assert_eq!(kept.len(), CHANGES_KEPT);
         assert_eq!(kept[CHANGES_KEPT - 1].at.as_secs(), CHANGES_KEPT as u64 + 7);
+    }
+
+    #[test]
+    fn the_log_begins_with_the_policy_that_held_before_its_oldest_record() {
+        let mut board = Board::new();
+        let policy = |at, policy| Record::Policy { at: Duration::from_secs(at), policy };
+        let (first, second) = (policy(0, Policy::observe()), policy(7, Policy::new(300 << 20, 0)));
+        board.keep(Record::Start { at: Duration::ZERO, at_unix: Duration::ZERO });
+        board.keep(first);
+        board.keep(second);
+        let log = |board: &Board| {
+            let mut log = Vec::new();
+            board.log(&mut log);
+            log.reverse();
+            log
+        };
+        assert_eq!(log(&board)[1..], [first, second]);
+        (0..LOG_KEPT as u64 - 1).for_each(|n| board.keep(sample(n, false)));
+        assert_eq!(log(&board)[..3], [first, second, sample(0, false)], "the start is gone, one policy stays");
+        (0..2 * LOG_KEPT as u64).for_each(|n| board.keep(sample(n, false)));
+        let log = log(&board);
+        assert_eq!((log[0], log[1], log.len()), (second, sample(LOG_KEPT as u64, false), LOG_KEPT + 1));
     }
 
     #[test]

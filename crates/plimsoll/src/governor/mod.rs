@@ -4,7 +4,7 @@
 //! (1 s) as [`step()`] says, never longer; kernel events ([`Wake`], at most [`WAKES_MAX`]) only wake it earlier, each at most
 //! [`WAKE_FIRES_MAX`] times a second, then that one is not listened to for a second and the poll alone carries on. It
 //! allocates nothing after its start and never waits for a lock: a reader of its status that holds it delays the
-//! bookkeeping, not the next sample. It keeps [`CHANGES_KEPT`] changes and [`STEADY_KEPT`] steady decisions.
+//! bookkeeping, not the next sample. It keeps [`CHANGES_KEPT`] changes, and the newest [`LOG_KEPT`] records of the [decision log](log).
 //!
 //! It asks for `SCHED_FIFO` 1, else nice −11, else runs as any thread, and says which. The callback runs on this thread: it
 //! must neither block nor take locks that others hold for long. A callback that panics is counted, and called again; a gauge
@@ -13,6 +13,7 @@
 mod board;
 mod growth;
 pub mod law;
+pub mod log;
 mod step;
 #[cfg(test)]
 mod tests;
@@ -28,7 +29,7 @@ use parking_lot::Mutex;
 use rustix::event::EventfdFlags;
 use rustix::fd::OwnedFd;
 
-pub use board::{CHANGES_KEPT, Cost, GovernorStatus, STEADY_KEPT, Scheduling, WakeCounts};
+pub use board::{CHANGES_KEPT, Cost, GovernorStatus, LOG_KEPT, Scheduling, WakeCounts};
 pub use growth::{Growth, SAMPLES, SPACING};
 pub use step::{
     BLIND_INTERVAL, CRITICAL_INTERVAL, Cause, Decision, Reading, State, TIME_TO_LIMIT_CONFIDENCE, confirm_is_urgent,
@@ -42,9 +43,12 @@ use crate::gauge::{Gauge, Wake};
 use crate::policy::{Policy, PolicyErrors};
 use board::Board;
 use law::Supply;
+use log::{Line, Record};
 
 /// What says what the stores hold.
-type SupplyFn = Box<dyn FnMut() -> Supply + Send>;
+pub type SupplyFn = Box<dyn FnMut() -> Supply + Send>;
+/// What is handed each record of the decision log.
+pub type RecordFn = Box<dyn FnMut(&Record) + Send>;
 
 /// What a governor is started with.
 pub struct Setup {
@@ -124,7 +128,7 @@ impl Governor {
     /// `InvalidInput` for a policy that is not valid ([`PolicyErrors`] inside) or too many wakes; what the system says when
     /// it gives no eventfd or thread.
     pub fn start(setup: Setup, on_decision: impl FnMut(&Decision) + Send + 'static) -> io::Result<Governor> {
-        Governor::start_inside(setup, None, on_decision)
+        Governor::start_inside(setup, None, None, on_decision)
     }
 
     /// As [`Governor::start`], with stores that give back: `supply` says what they hold, `on_decision` gets what they are asked for in
@@ -138,12 +142,28 @@ impl Governor {
         supply: impl FnMut() -> Supply + Send + 'static,
         on_decision: impl FnMut(&Decision) + Send + 'static,
     ) -> io::Result<Governor> {
-        Governor::start_inside(setup, Some(Box::new(supply)), on_decision)
+        Governor::start_inside(setup, Some(Box::new(supply)), None, on_decision)
+    }
+
+    /// As [`Governor::start_with`] or, without a `supply`, as [`Governor::start`], with each record of the [decision log](log) handed to
+    /// `record`, on this thread, in its order: a [`Line`] makes a line of it. It must neither block nor allocate; one that panics is counted
+    /// with the callback's panics.
+    ///
+    /// # Errors
+    /// As [`Governor::start`].
+    pub fn start_recorded(
+        setup: Setup,
+        supply: Option<SupplyFn>,
+        record: RecordFn,
+        on_decision: impl FnMut(&Decision) + Send + 'static,
+    ) -> io::Result<Governor> {
+        Governor::start_inside(setup, supply, Some(record), on_decision)
     }
 
     fn start_inside(
         setup: Setup,
         supply: Option<SupplyFn>,
+        record: Option<RecordFn>,
         on_decision: impl FnMut(&Decision) + Send + 'static,
     ) -> io::Result<Governor> {
         let Setup { policy, gauge, wakes, clock, name } = setup;
@@ -160,7 +180,7 @@ impl Governor {
             policy_version: AtomicU64::new(0),
             board: Mutex::new(Board::new()),
         });
-        let started = thread::Started { policy, gauge, wakes, clock: Arc::clone(&clock), supply };
+        let started = thread::Started { policy, gauge, wakes, clock: Arc::clone(&clock), supply, record };
         let inside = thread::Inside::new(Arc::clone(&shared), started, on_decision);
         let thread = std::thread::Builder::new().name(name).spawn(move || inside.run())?;
         Ok(Governor { shared, clock, thread: Some(thread) })
@@ -176,14 +196,51 @@ impl Governor {
         status
     }
 
-    /// The newest `max` decisions that are kept, oldest first: the last [`CHANGES_KEPT`] changes of level or sight and the
-    /// last [`STEADY_KEPT`] others.
+    /// The newest `max` decisions that are kept, oldest first: those of the [log](Governor::log), and before them the last
+    /// [`CHANGES_KEPT`] changes of level or sight. Samples of the fast number alone are not kept.
     pub fn decisions(&self, max: usize) -> Vec<Decision> {
         // Room is made before the lock is taken: the governor skips its bookkeeping while we hold it.
-        let mut out = Vec::with_capacity(max.min(CHANGES_KEPT + STEADY_KEPT));
+        let mut out = Vec::with_capacity(max.min(CHANGES_KEPT + LOG_KEPT));
         self.shared.board.lock().newest(max, &mut out);
         out.reverse();
         out
+    }
+
+    /// The decision log, oldest first: at most [`LOG_KEPT`] records, and before them the policy that held.
+    pub fn log(&self) -> Vec<Record> {
+        // As above.
+        let mut out = Vec::with_capacity(LOG_KEPT + 1);
+        self.shared.board.lock().log(&mut out);
+        out.reverse();
+        out
+    }
+
+    /// Writes the decision log as text, as `plimsoll replay` reads it.
+    ///
+    /// # Errors
+    /// What `out` says.
+    ///
+    /// # Examples
+    /// ```
+    /// # use std::sync::Arc;
+    /// # use plimsoll::{clock::MonotonicClock, gauge::Unread, governor::{Governor, Setup}, policy::Policy};
+    /// # let setup = Setup {
+    /// #     policy: Policy::new(300 << 20, 100 << 20),
+    /// #     gauge: Box::new(|| Ok::<u64, Unread>(10 << 20)),
+    /// #     wakes: Vec::new(),
+    /// #     clock: Arc::new(MonotonicClock),
+    /// #     name: "governor".into(),
+    /// # };
+    /// let governor = Governor::start(setup, |_| {})?;
+    /// let mut text = Vec::new();
+    /// governor.write_log(&mut text)?;
+    /// assert!(text.starts_with(b"plimsoll-decisions 1\n"));
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn write_log(&self, out: &mut impl io::Write) -> io::Result<()> {
+        let mut line = Line::new();
+        out.write_all(line.header())?;
+        self.log().iter().try_for_each(|record| out.write_all(line.encode(record)))
     }
 
     /// The policy that holds.

@@ -77,6 +77,18 @@ pub enum Cause {
 }
 
 impl Cause {
+    /// All of them.
+    pub const ALL: [Cause; 8] = [
+        Cause::Steady,
+        Cause::EnteredMark,
+        Cause::Sustained,
+        Cause::LeftMark,
+        Cause::WentBlind,
+        Cause::AssumedBlind,
+        Cause::Sighted,
+        Cause::BudgetGone,
+    ];
+
     /// The name used in logs and JSON.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -336,6 +348,12 @@ pub fn step_and_reclaim(
 }
 
 impl State {
+    /// A state of which only the level is known, and that nothing happened before `at`: where a log begins in mid-life.
+    #[cfg(any(test, feature = "testkit"))]
+    pub(crate) fn at_level(level: Level, at: Duration) -> State {
+        State { level, since: at, ..State::default() }
+    }
+
     /// The level now.
     pub fn level(&self) -> Level {
         self.level

@@ -10,9 +10,11 @@ use rustix::fd::AsFd as _;
 
 use super::board::{GovernorStatus, Scheduling};
 use super::law::LawState;
+use super::log::Record;
 use super::waits::Waits;
 use super::{
-    Decision, Reading, Shared, State, SupplyFn, confirm_is_urgent, confirm_pause, step_and_reclaim, wants_confirm,
+    Decision, Reading, RecordFn, Shared, State, SupplyFn, confirm_is_urgent, confirm_pause, step_and_reclaim,
+    wants_confirm,
 };
 use crate::clock::{self, Clock};
 use crate::gauge::{Gauge, Unread, Wake};
@@ -21,7 +23,7 @@ use crate::sys;
 
 /// A wake-up that is late by more than this, and by more than the sleep itself, is a missed tick.
 pub const LATE_TICK: Duration = Duration::from_millis(5);
-/// Decisions that wait while somebody reads the board.
+/// Records that wait while somebody reads the board.
 const PENDING_MAX: usize = 64;
 
 /// What a governor's thread is given.
@@ -31,6 +33,7 @@ pub(super) struct Started {
     pub(super) wakes: Vec<Wake>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) supply: Option<SupplyFn>,
+    pub(super) record: Option<RecordFn>,
 }
 
 /// What lives on the governor's thread.
@@ -39,6 +42,7 @@ pub(super) struct Inside<F> {
     clock: Arc<dyn Clock>,
     gauge: Box<dyn Gauge>,
     supply: Option<SupplyFn>,
+    record: Option<RecordFn>,
     waits: Waits,
     on_decision: F,
     policy: Policy,
@@ -50,13 +54,15 @@ pub(super) struct Inside<F> {
     last_confirm: Option<(Duration, Duration)>,
     /// When the callback was last called.
     told: Option<Duration>,
-    pending: Vec<Decision>,
+    pending: Vec<Record>,
+    /// Samples that found no room among those that wait.
+    lost: u64,
 }
 
 impl<F: FnMut(&Decision)> Inside<F> {
     pub(super) fn new(
         shared: Arc<Shared>,
-        Started { policy, gauge, wakes, clock, supply }: Started,
+        Started { policy, gauge, wakes, clock, supply, record }: Started,
         on_decision: F,
     ) -> Inside<F> {
         Inside {
@@ -64,6 +70,7 @@ impl<F: FnMut(&Decision)> Inside<F> {
             clock,
             gauge,
             supply,
+            record,
             waits: Waits::new(wakes),
             on_decision,
             policy,
@@ -74,11 +81,15 @@ impl<F: FnMut(&Decision)> Inside<F> {
             last_confirm: None,
             told: None,
             pending: Vec::with_capacity(PENDING_MAX),
+            lost: 0,
         }
     }
 
     pub(super) fn run(mut self) {
         self.status.scheduling = raise_own_priority();
+        let at = self.clock.now();
+        self.log(Record::Start { at, at_unix: clock::wall() });
+        self.log(Record::Policy { at, policy: self.policy });
         while !self.shared.stop.load(Ordering::Acquire) {
             self.take_policy();
             let (reading, postponed) = self.read();
@@ -98,10 +109,12 @@ impl<F: FnMut(&Decision)> Inside<F> {
         if version == self.policy_version {
             return;
         }
-        match self.shared.policy.try_lock() {
+        let taken = self.shared.policy.try_lock().map(|policy| *policy);
+        match taken {
             Some(policy) => {
-                self.policy = *policy;
+                self.policy = policy;
                 self.policy_version = version;
+                self.log(Record::Policy { at: self.clock.now(), policy: self.policy });
             }
             None => {
                 rustix::io::write(&self.shared.nudge, &1u64.to_ne_bytes()).ok();
@@ -172,16 +185,35 @@ impl<F: FnMut(&Decision)> Inside<F> {
         if decision.level != decision.previous {
             status.entered_total[decision.level as usize] += 1;
         }
-        if self.pending.len() < PENDING_MAX {
-            self.pending.push(*decision);
-        } else {
-            status.decisions_lost_total += 1;
+        if Record::is_due(decision, reading) {
+            self.log(Record::Sample { reading: *reading, decision: *decision });
         }
         if let Some(mut board) = self.shared.board.try_lock() {
-            for decision in self.pending.drain(..) {
-                board.keep(decision);
+            for record in self.pending.drain(..) {
+                board.keep(record);
             }
             board.status = self.status;
+        }
+    }
+
+    /// To the recorder, and among those that wait for the board; the last place is for saying that some found none.
+    fn log(&mut self, record: Record) {
+        if let Some(call) = &mut self.record
+            && catch_unwind(AssertUnwindSafe(|| call(&record))).is_err()
+        {
+            self.status.callback_panics_total += 1;
+        }
+        if self.lost > 0 && self.pending.is_empty() {
+            self.pending.push(Record::Gap { samples: self.lost });
+            self.lost = 0;
+            // It may be among what was lost.
+            self.pending.push(Record::Policy { at: self.clock.now(), policy: self.policy });
+        }
+        if self.pending.len() < PENDING_MAX {
+            self.pending.push(record);
+        } else {
+            self.lost += 1;
+            self.status.decisions_lost_total += 1;
         }
     }
 

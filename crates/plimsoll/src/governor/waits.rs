@@ -119,6 +119,7 @@ impl Waits {
                 WakeKind::Threshold => counts.threshold_total += 1,
                 WakeKind::Pressure => counts.pressure_total += 1,
                 WakeKind::Events => counts.events_total += 1,
+                WakeKind::Offered => counts.offered_total += 1,
             }
             if !slot.fires(after) {
                 counts.muted_total += 1;
@@ -133,7 +134,7 @@ impl Waits {
 fn is_dead(kind: WakeKind, ready: PollFlags) -> bool {
     let broken = ready.intersects(PollFlags::ERR | PollFlags::HUP | PollFlags::NVAL);
     match kind {
-        WakeKind::Threshold => broken && !ready.contains(PollFlags::IN),
+        WakeKind::Threshold | WakeKind::Offered => broken && !ready.contains(PollFlags::IN),
         WakeKind::Pressure => broken,
         WakeKind::Events => broken && !ready.contains(PollFlags::PRI),
     }

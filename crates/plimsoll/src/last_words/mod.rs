@@ -308,6 +308,11 @@ impl LastWords {
         writeln!(text, "plimsoll: draining: reserve of {reserve} given back, at most {deadline} ms, then exit 2")
     }
 
+    /// What was put together last.
+    pub fn text(&self) -> &str {
+        self.text.as_str()
+    }
+
     /// Writes what can be written without waiting. Allocates nothing.
     pub fn say(&mut self) {
         let text = self.text.as_str().as_bytes();

@@ -69,14 +69,6 @@ mod modelled {
 
     pub(in crate::queue) struct Condvar(loom::sync::Condvar);
 
-    pub(in crate::queue) struct WaitTimeoutResult;
-
-    impl WaitTimeoutResult {
-        pub(in crate::queue) fn timed_out(&self) -> bool {
-            false
-        }
-    }
-
     impl<T> Mutex<T> {
         pub(in crate::queue) fn new(value: T) -> Mutex<T> {
             Mutex(loom::sync::Mutex::new(value))
@@ -112,9 +104,8 @@ mod modelled {
         }
 
         /// Time does not pass in a model: as long as it takes.
-        pub(in crate::queue) fn wait_for<T>(&self, guard: &mut MutexGuard<'_, T>, _: Duration) -> WaitTimeoutResult {
+        pub(in crate::queue) fn wait_for<T>(&self, guard: &mut MutexGuard<'_, T>, _: Duration) {
             self.wait(guard);
-            WaitTimeoutResult
         }
 
         pub(in crate::queue) fn notify_one(&self) {

@@ -35,10 +35,11 @@ pub use outcome::{EXIT_FAILURE, EXIT_MEMORY, EXIT_OK, Outcome};
 
 use crate::clock::{self, MonotonicClock};
 use crate::drain::Drain;
-use crate::gauge::{Gauge, Protected, Root};
-use crate::governor::{Decision, Governor, GovernorStatus, Setup};
+use crate::gauge::{Gauge, Protected, Root, Wake};
+use crate::governor::{Decision, Governor, GovernorStatus, Setup, WAKES_MAX};
 use crate::last_words::{LastWords, Scene, whisper};
 use crate::level::Level;
+use crate::report::{self, Reporter};
 use crate::reserve::Reserve;
 use crate::sys;
 use crate::units::{duration, rate, size};
@@ -134,6 +135,8 @@ struct Parts {
     words: Option<LastWords>,
     gauge: Option<Box<dyn Gauge>>,
     at_deadline: Option<AtDeadline>,
+    report: Option<Arc<report::Shared>>,
+    wakes: Vec<Wake>,
     root: Root,
 }
 
@@ -149,6 +152,7 @@ struct Running {
     governor: Governor,
     deadline: Arc<Deadline>,
     reserve: Arc<Reserve>,
+    report: Option<Arc<report::Shared>>,
 }
 
 /// A watchdog over the memory of its own process. Each has its own state; dropping one stops and joins its threads, except
@@ -223,6 +227,22 @@ impl Watchdog {
         self
     }
 
+    /// Tells the supervisor: level and figures with each [report], and when it fires that the service leaves for
+    /// memory, with its last words (also where none were asked for by [`Watchdog::last_words`]).
+    #[must_use]
+    pub fn report(mut self, reporter: &Reporter) -> Watchdog {
+        self.parts.get_mut().report = Some(reporter.shared());
+        self
+    }
+
+    /// Another kernel or manager event that wakes it early, such as one that is [offered](crate::gauge::offered); it never
+    /// decides. Past [`WAKES_MAX`] in all it is left out.
+    #[must_use]
+    pub fn wake(mut self, wake: Wake) -> Watchdog {
+        self.parts.get_mut().wakes.push(wake);
+        self
+    }
+
     /// Looks at this gauge instead of the process's own: an estimator of one's own, or a script in a test.
     #[must_use]
     pub fn gauge(mut self, gauge: impl Gauge + 'static) -> Watchdog {
@@ -259,6 +279,8 @@ impl Watchdog {
         let parts = std::mem::take(&mut *self.parts.lock());
         let unread = |why: crate::gauge::Unread| io::Error::other(format!("memory cannot be read: {why}"));
         let mut eyes = look::look(&parts.root, &config, parts.gauge).map_err(unread)?;
+        eyes.wakes.extend(parts.wakes);
+        eyes.wakes.truncate(WAKES_MAX);
         let reserve = Arc::new(Reserve::map(config.reserve_bytes).or_else(|error| {
             eyes.warnings.push(format!("no reserve of {}: {error}", size(config.reserve_bytes)));
             Reserve::map(0)
@@ -272,7 +294,9 @@ impl Watchdog {
             drain: parts.drain,
             on_soft: parts.on_soft,
             on_exceed: parts.on_exceed,
-            words: parts.words,
+            // The supervisor is told them even where nobody else is.
+            words: parts.words.or_else(|| parts.report.is_some().then(LastWords::new)),
+            report: parts.report.clone(),
             reserve: Arc::clone(&reserve),
             deadline: Arc::clone(&deadline),
             last: eyes.last,
@@ -293,7 +317,7 @@ impl Watchdog {
             name: "memory-watchdog".to_owned(),
         };
         let governor = Governor::start(setup, move |decision| watcher.decided(decision))?;
-        *running = Some(Running { governor, deadline, reserve });
+        *running = Some(Running { governor, deadline, reserve, report: parts.report });
         Ok(Started::Now(Box::new(effective)))
     }
 
@@ -328,9 +352,10 @@ impl Watchdog {
 
     /// Stops the drain's deadline for good, armed or not: for a process that lives on after a watchdog fired.
     pub fn disarm(&self) {
-        let deadline = self.running.lock().as_ref().map(|running| Arc::clone(&running.deadline));
-        if let Some(deadline) = deadline {
+        let parts = self.running.lock().as_ref().map(|running| (Arc::clone(&running.deadline), running.report.clone()));
+        if let Some((deadline, report)) = parts {
             deadline.stop();
+            report.iter().for_each(|report| report.stay());
         }
     }
 }
@@ -361,6 +386,7 @@ struct Watcher {
     on_soft: Option<OnSoft>,
     on_exceed: Option<OnExceed>,
     words: Option<LastWords>,
+    report: Option<Arc<report::Shared>>,
     reserve: Arc<Reserve>,
     deadline: Arc<Deadline>,
     last: LastReading,
@@ -379,6 +405,9 @@ impl Watcher {
             words.see(decision);
         }
         let is_soft = decision.level == Level::High;
+        if let Some(report) = &self.report {
+            report.see(decision, is_soft);
+        }
         if is_soft != self.is_soft {
             self.is_soft = is_soft;
             if let Some(call) = &mut self.on_soft {
@@ -398,6 +427,9 @@ impl Watcher {
             words.compose(&Scene::new(decision, protected.as_ref(), reserve_bytes, self.config.drain_deadline));
             words.say();
         }
+        if let Some(report) = &self.report {
+            report.leave(decision, self.config.drain_deadline, self.words.as_ref().map_or("", LastWords::text));
+        }
         self.reserve.release();
         *self.shared.fired.lock() = Some(fired);
         if let Some(drain) = &self.drain {
@@ -406,6 +438,9 @@ impl Watcher {
         self.shared.changed.notify_all();
         if let Some(call) = self.on_exceed.take() {
             catch_unwind(AssertUnwindSafe(|| call(&fired))).ok();
+        }
+        if let Some(report) = &self.report {
+            report.finish_leaving();
         }
         if let Some(words) = &mut self.words {
             words.finish();

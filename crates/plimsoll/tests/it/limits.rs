@@ -277,3 +277,27 @@ fn what_is_swapped_out_counts_against_memory_and_swap_only() {
     let headroom: Vec<_> = own.iter().map(|limit| limit.headroom_bytes().map(|bytes| bytes >> 20)).collect();
     assert_eq!(headroom, [Some(200 - 100), Some(428 - 150)]);
 }
+
+#[test]
+fn what_may_be_used_leaves_a_reserve_and_nothing_is_guessed_without_a_limit() {
+    let of = |mib: u64| {
+        let limit = limit::Limit {
+            bytes: mib << 20,
+            usage_bytes: Ok(0),
+            protected_bytes: Ok(10 << 20),
+            consequence: limit::Consequence::Kill,
+            source: "/sys/fs/cgroup/web/memory.max".into(),
+            level: Some(0),
+        };
+        Limits { all: vec![limit], binding: Some(0), ..Limits::default() }
+    };
+    for (limit, budget) in [(9 * 1024, 8 * 1024), (1024, 1024 - 113), (400, 336), (128, 64), (64, 32), (0, 0)] {
+        let found = of(limit).budget_bytes().map(|bytes| bytes >> 20);
+        assert!(found.is_some_and(|mib| mib.abs_diff(budget) <= 1), "{limit} MiB: {found:?}");
+    }
+    assert_eq!(Limits::default().budget_bytes(), None);
+    let shown = of(300).governing().unwrap().to_string();
+    assert_eq!(shown, "300.0 MiB, 290.0 MiB left, kill: /sys/fs/cgroup/web/memory.max");
+    let own = limit::own();
+    assert!(own.host_bytes.is_some() && (own.all.len() + own.notes.len()) > 0, "{own:?}");
+}

@@ -10,6 +10,7 @@ use plimsoll::drain::Drain;
 use plimsoll::gauge::{Gauge as _, ProcessGauge, Root, Unread};
 use plimsoll::last_words::LastWords;
 use plimsoll::reclaim::ledger::Ledger;
+use plimsoll::report::Report;
 use plimsoll::reserve::Reserve;
 use plimsoll::watchdog::{Config, Effective, Started, Subject, Target, Watchdog};
 
@@ -243,7 +244,11 @@ fn watching_firing_and_the_last_words_allocate_nothing() {
     drain.on_begin(hook).unwrap();
     let mut config = config(300);
     config.reserve_bytes = MIB;
-    let watchdog = Watchdog::new(config).gauge(gauge).drain(&drain).last_words(words).at_deadline(|| {});
+    let path = dir.path().join("report.sock");
+    let supervisor = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
+    let report = Report::from_var(Some(path.into())).ledger(&ledger).start().unwrap();
+    let watchdog = Watchdog::new(config).gauge(gauge).drain(&drain).last_words(words).report(&report);
+    let watchdog = watchdog.at_deadline(|| {});
     watchdog.start().unwrap();
     // It sees calm for more than a second, so that it takes note of what is held; then the slope, the soft stage, the end.
     std::thread::sleep(Duration::from_millis(1200));
@@ -260,6 +265,10 @@ fn watching_firing_and_the_last_words_allocate_nothing() {
     drop((watchdog, charges));
     let said = std::fs::read_to_string(dir.path().join("last-words.txt")).unwrap();
     assert!(said.contains("account-") && said.contains("since calm"), "{said}");
+    let mut heard = vec![0; 8192];
+    let leave = std::iter::repeat_with(|| supervisor.recv(&mut heard).map(|n| heard[..n].to_vec()).unwrap())
+        .find(|datagram| datagram.starts_with(b"PLIMSOLL_REPORT=1\nLEAVE=leaving=1 "));
+    assert!(leave.is_some_and(|leave| String::from_utf8(leave).unwrap().contains("since calm")));
 }
 
 #[test]

@@ -1,11 +1,15 @@
 //! The service: a journal whose records are synced before they are acknowledged, two writers, and growth at a rate.
 //!
 //! Without `--threshold` it has no watchdog: that is the control. Growth ends when the service's own code sees the
-//! cancellation token, or at 1 GiB. Events go to stdout, one JSON object a line: `crossed`, `token`, `closed`.
+//! cancellation token, or at 1 GiB. Events go to stdout, one JSON object a line: `crossed`, `token`, `closed`. Under `plimsoll run`
+//! it reports: the account `growth`, the queue `notes` (small on purpose: it loses notes), readiness, and its last words.
 
 use plimsoll::drain::{Cancelled, Drain};
 use plimsoll::last_words::LastWords;
+use plimsoll::queue::{self, Limits, Receiver, Sender, WhenFull};
 use plimsoll::reclaim::ledger::{Account, Charge, Ledger};
+use plimsoll::report::Report;
+use plimsoll::report::notify::Notify;
 use plimsoll::units::parse_size;
 use plimsoll::watchdog::{Config, Soft, Started, Watchdog};
 use plimsoll_incidents::embedded::LAST_RECORD;
@@ -47,6 +51,9 @@ pub(crate) struct Plan {
     /// none, runtime or lock
     #[arg(long, default_value = "none")]
     trouble: String,
+    /// End by itself with this code after a second of work, whatever the memory
+    #[arg(long)]
+    exit: Option<u8>,
 }
 
 /// The service's state behind its one lock.
@@ -77,6 +84,7 @@ struct Service {
     journal: Mutex<Journal>,
     drain: Drain,
     account: Account,
+    notes: Sender<String>,
 }
 
 pub(crate) fn main(plan: &Plan) -> ExitCode {
@@ -86,7 +94,11 @@ pub(crate) fn main(plan: &Plan) -> ExitCode {
     config.iter_mut().for_each(|config| config.drain_deadline = drain_deadline);
     let is_short = Arc::new(AtomicBool::new(false));
     let soft = Arc::clone(&is_short);
+    let limits = Limits { max_items: 8, max_bytes: 4096 };
+    let (notes, taken) = queue::bounded(limits, WhenFull::DropNewest);
+    let report = Report::from_env().ledger(&ledger).queue("notes", taken.monitor()).start().expect("a thread");
     let watchdog = Watchdog::new(config)
+        .report(&report)
         .drain(&drain)
         .on_soft(move |stage| soft.store(matches!(stage, Soft::Entered(_)), Ordering::Relaxed))
         .last_words(LastWords::new().stderr().ledger(&ledger));
@@ -95,17 +107,21 @@ pub(crate) fn main(plan: &Plan) -> ExitCode {
         Ok(_) => eprintln!("memory watchdog: off"),
         Err(error) => eprintln!("memory watchdog: {error}"),
     }
-    let result = open(plan, drain, &ledger).and_then(|service| serve(plan, &service, &is_short));
+    std::thread::spawn(move || take_notes(taken));
+    let result = open(plan, drain, &ledger, notes).and_then(|service| serve(plan, &service, &is_short));
+    if let Some(code) = plan.exit {
+        return ExitCode::from(code);
+    }
     let outcome = watchdog.outcome(result);
     outcome.error.iter().for_each(|error| eprintln!("error: {error}"));
     outcome.exit_code()
 }
 
-fn open(plan: &Plan, drain: Drain, ledger: &Ledger) -> io::Result<Arc<Service>> {
+fn open(plan: &Plan, drain: Drain, ledger: &Ledger, notes: Sender<String>) -> io::Result<Arc<Service>> {
     let open = |path: &PathBuf| File::options().create_new(true).append(true).open(path);
     let journal = Journal { file: open(&plan.journal)?, acks: open(&plan.acks)?, next: 0 };
     let account = ledger.account("growth").map_err(io::Error::other)?;
-    Ok(Arc::new(Service { journal: Mutex::new(journal), drain, account }))
+    Ok(Arc::new(Service { journal: Mutex::new(journal), drain, account, notes }))
 }
 
 /// Runs until it is told to stop, then finishes what is in flight and closes the journal.
@@ -123,6 +139,16 @@ fn serve(plan: &Plan, service: &Arc<Service>, is_short: &Arc<AtomicBool>) -> io:
         let (service, is_short) = (Arc::clone(service), Arc::clone(is_short));
         std::thread::spawn(move || hold_the_lock(&service, &is_short));
     }
+    if plan.exit.is_some() {
+        let drain = service.drain.clone();
+        std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_secs(1));
+            drain.begin();
+        });
+    }
+    let notify = Notify::from_env();
+    notify.ready();
+    notify.status("appending");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let wedged = plan.trouble == "runtime";
     runtime.block_on(async {
@@ -151,6 +177,13 @@ fn write(service: &Service) {
             eprintln!("error: {error}");
             return;
         }
+    }
+}
+
+/// Takes notes, far too slowly for who writes them.
+fn take_notes(mut notes: Receiver<String>) {
+    while notes.recv().is_some() {
+        std::thread::sleep(Duration::from_millis(20));
     }
 }
 
@@ -189,6 +222,8 @@ fn grow(service: &Service, bytes_per_second: u64, threshold: u64) -> Vec<(Vec<u8
             std::thread::sleep(Duration::from_micros(200));
             continue;
         }
+        // Dropped and counted where there is no room: notes are not worth waiting for.
+        service.notes.send(format!("{} chunks", held.len())).ok();
         held.push((vec![1u8; CHUNK_BYTES - HEADER_BYTES], service.account.charge(CHUNK_BYTES as u64)));
     }
     held

@@ -35,6 +35,10 @@ pub(crate) enum Format {
     Nginx,
     /// A JSON request log, synthetic.
     Json,
+    /// One and the same line: an accept loop that spins.
+    Accept,
+    /// The same, but for a token that nothing can compress.
+    Retry,
 }
 
 /// Print lines to stdout.
@@ -46,7 +50,7 @@ pub(crate) struct Lines {
     /// What they look like
     #[arg(long, value_enum, default_value = "words")]
     format: Format,
-    /// Length of a line of words in bytes, line feed included
+    /// Length of a line of words, accept or retry in bytes, line feed included
     #[arg(long, default_value_t = 200)]
     bytes: usize,
     /// What determines every one of them
@@ -149,6 +153,8 @@ pub(crate) fn lines(plan: &Lines, evidence: &Evidence) -> io::Result<i32> {
                 Format::Words => maker.append(number, &mut block),
                 Format::Nginx => nginx(plan.seed, number, &mut block)?,
                 Format::Json => json(plan.seed, number, &mut block)?,
+                Format::Accept => accept(None, plan.bytes, &mut block),
+                Format::Retry => accept(Some(plan.seed ^ number), plan.bytes, &mut block),
             }
             ends.push(block.len());
         }
@@ -157,6 +163,9 @@ pub(crate) fn lines(plan: &Lines, evidence: &Evidence) -> io::Result<i32> {
             Mode::Block => {
                 out.put(&block)?;
                 written += batch;
+                if plan.rate > 0 {
+                    keep_pace(started, written, plan.rate);
+                }
             }
             Mode::Line => {
                 let mut start = 0;
@@ -275,6 +284,18 @@ fn pick<'a, T>(random: &mut Random, from: &'a [T]) -> &'a T {
     // The smaller of two draws: the front of each table is hit more often, as in real traffic.
     let draw = random.below(from.len() as u32).min(random.below(from.len() as u32));
     &from[draw as usize]
+}
+
+/// The line of incident 4, `bytes` long: the same each time, or with a token of its own.
+fn accept(token: Option<u64>, bytes: usize, out: &mut Vec<u8>) {
+    const TOKEN: &[u8; 64] = b"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ+/";
+    let start = out.len();
+    out.extend_from_slice(b"ERROR accept on 0.0.0.0:8080 failed: too many open files (EMFILE), session=\"");
+    let mut random = token.map(|token| Random::new(token.wrapping_mul(0xd6e8_feb8_6659_fd93)));
+    while out.len() < start + bytes.saturating_sub(2) {
+        out.push(random.as_mut().map_or(b'-', |random| TOKEN[random.below(64) as usize]));
+    }
+    out.extend_from_slice(b"\"\n");
 }
 
 /// One line of nginx's "combined" format; 40 requests a second of log time, some 3,000 clients.

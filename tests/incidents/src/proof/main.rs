@@ -6,6 +6,7 @@
 //! Exit codes: 0 everything held, 1 something did not, 64 a command line that is not understood, 70 it could not be run here.
 
 mod accounting;
+mod disk_flood;
 mod disks;
 mod flood;
 mod footprint;
@@ -44,6 +45,8 @@ enum Bench {
     Footprint(footprint::Plan),
     /// A million lines: child time, CPU, memory, accounting, disk
     Flood(flood::Plan),
+    /// A day of 200 lines a second within 1 GiB of disk, and who it was
+    DiskFlood(disk_flood::Plan),
     /// How soon a line can be queried by a separate process
     Fresh(flood::Plan),
     /// What log files take on disk
@@ -81,6 +84,7 @@ fn main() -> ExitCode {
         Bench::Oom(plan) => trees::oom(plan),
         Bench::Footprint(plan) => footprint::run(plan),
         Bench::Flood(plan) => flood::run(plan),
+        Bench::DiskFlood(plan) => disk_flood::run(plan),
         Bench::Fresh(plan) => flood::fresh(plan),
         Bench::Ratio(plan) => ratio::run(plan),
         Bench::SlowSink(plan) => disks::slow(plan),

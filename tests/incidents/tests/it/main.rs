@@ -6,11 +6,13 @@
 mod controls;
 mod descriptors;
 mod disk;
+mod disk_flood;
 mod incident1;
 mod incident2;
 mod life;
 mod logs;
 mod reaction;
+mod reports;
 mod runtimes;
 mod support;
 mod trees;

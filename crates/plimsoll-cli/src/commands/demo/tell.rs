@@ -180,7 +180,7 @@ impl Tale {
         let query = Query {
             since_unix_ns: u64::try_from(since.as_nanos()).ok(),
             streams: vec![Stream::Stdout],
-            pattern: Some(serves.clone()),
+            pattern: Some(serves.clone().into()),
             ..Query::default()
         };
         let mut url = None;

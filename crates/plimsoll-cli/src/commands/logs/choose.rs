@@ -42,6 +42,19 @@ pub(super) fn choose(dir: &Path, name: Option<&str>) -> Result<Layout, Failure> 
     }
 }
 
+/// The files of `name` below `dir`, or those of every name there is.
+///
+/// # Errors
+/// As [`choose`].
+pub(super) fn choose_all(dir: &Path, name: Option<&str>) -> Result<Vec<Layout>, Failure> {
+    match (name, Layout::names(dir)) {
+        (None, Ok(names)) if names.len() > 1 => {
+            names.iter().map(|name| Layout::new(dir, name).map_err(Failure::usage)).collect()
+        }
+        _ => choose(dir, name).map(|only| vec![only]),
+    }
+}
+
 fn list(names: &[String]) -> String {
     let shown = names.iter().take(LISTED).map(String::as_str).collect::<Vec<_>>().join(", ");
     match names.len().saturating_sub(LISTED) {
@@ -70,6 +83,19 @@ mod tests {
         assert_eq!(chosen(&["web", "db"], Some("db")), Ok("db".to_owned()));
         let several = chosen(&["web", "db"], None).unwrap_err();
         assert_eq!(several, "whose logs? There are db, web\n  hint: plimsoll logs db");
+    }
+
+    #[test]
+    fn all_are_chosen_where_none_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(choose_all(dir.path(), None).is_err());
+        for name in ["web", "db"] {
+            std::fs::create_dir(dir.path().join(name)).unwrap();
+        }
+        let names =
+            |name| choose_all(dir.path(), name).unwrap().iter().map(|l| l.name().to_owned()).collect::<Vec<_>>();
+        assert_eq!(names(None), ["db", "web"]);
+        assert_eq!(names(Some("web")), ["web"]);
     }
 
     #[test]

@@ -16,6 +16,7 @@ mod json;
 mod out;
 mod safe;
 mod show;
+mod top;
 mod when;
 
 use std::io::IsTerminal as _;
@@ -24,8 +25,7 @@ use std::process::ExitCode;
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, Zoned};
 use plimsoll::clock;
-use plimsoll_store::{LogLevel, Query, Stream};
-use regex::bytes::{Regex, RegexBuilder};
+use plimsoll_store::{Find, LogLevel, Pattern, Query, Stream};
 
 use crate::args::Place;
 use crate::exit::Failure;
@@ -38,14 +38,12 @@ use show::{Form, Show};
 const TERMINAL_LINES: u64 = 100;
 /// What a follower sees before it follows, in lines.
 const FOLLOW_LINES: u64 = 10;
-/// The most memory that a compiled `--grep` may take, in bytes.
-const PATTERN_BYTES: usize = 4 << 20;
 
 /// Arguments of `plimsoll logs`.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Points in time: 10m, 2h, 7d (so long ago), today, 07:00, \"2026-11-21 07:00\", 2026-11-21T07:00:00Z\n\
-    Example: plimsoll logs web -f --level warn"
+    Examples: plimsoll logs web -f --level warn\n          plimsoll logs --top --since 1h"
 )]
 pub(crate) struct Args {
     #[command(flatten)]
@@ -79,6 +77,14 @@ pub(crate) struct Args {
     #[arg(long, short, requires = "grep")]
     ignore_case: bool,
 
+    /// --grep takes whole words only: no letter, digit or _ right before or behind. Fast in a large log
+    #[arg(long, short, requires = "grep")]
+    word: bool,
+
+    /// --grep takes a text as it stands, no regular expression
+    #[arg(long, short = 'F', requires = "grep")]
+    plain_text: bool,
+
     /// Only this stream: stdout, stderr, or plimsoll for the supervisor's own notes. May be given more than once
     #[arg(long, value_name = "STREAM", value_delimiter = ',', value_parser = stream)]
     stream: Vec<Stream>,
@@ -86,6 +92,11 @@ pub(crate) struct Args {
     /// Only lines that say their level, and that it is at least this: trace, debug, info, warn, error, fatal
     #[arg(long, value_name = "LEVEL", value_parser = level)]
     level: Option<LogLevel>,
+
+    /// Who printed how much: lines, bytes, rates and shares of each stream, and its N most frequent templates [default: 5]; without NAME
+    /// of every program. Works on dead ones too
+    #[arg(long, value_name = "N", num_args = 0..=1, require_equals = true, default_missing_value = top::SHOWN_TEXT, conflicts_with_all = ["follow", "lines", "raw"])]
+    top: Option<usize>,
 
     /// One JSON object a line
     #[arg(long, conflicts_with = "raw")]
@@ -109,6 +120,10 @@ pub(crate) fn run(args: Args) -> Result<ExitCode, Failure> {
     let now = clock::wall();
     let now_ns = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
     let query = args.query(&local(now_ns))?;
+    if let Some(most) = args.top {
+        let layouts = choose::choose_all(&args.place.dir(), args.name.as_deref())?;
+        return top::run(&layouts, &query, most, args.json);
+    }
     let layout = choose::choose(&args.place.dir(), args.name.as_deref())?;
     let form = if args.json {
         Form::Json
@@ -181,12 +196,17 @@ impl Args {
         Ok(Query { since_unix_ns: since, until_unix_ns: until, streams, min_level: self.level, pattern })
     }
 
-    fn pattern(&self) -> Result<Option<Regex>, Failure> {
+    fn pattern(&self) -> Result<Option<Pattern>, Failure> {
         let Some(text) = &self.grep else { return Ok(None) };
-        let built = RegexBuilder::new(text).case_insensitive(self.ignore_case).size_limit(PATTERN_BYTES).build();
-        built.map(Some).map_err(|error| {
+        let find = Find {
+            plain_text: self.plain_text,
+            ignore_case: self.ignore_case,
+            whole_words: self.word,
+            ..Find::default()
+        };
+        Pattern::new(text, find).map(Some).map_err(|error| {
             Failure::usage(format!("--grep {text:?}: {error}"))
-                .hint("a dot, bracket or star itself is written \\. \\[ \\*")
+                .hint("a dot, bracket or star itself is written \\. \\[ \\*, or -F takes the text as it stands")
         })
     }
 
@@ -280,9 +300,31 @@ mod tests {
             ("-f --until 1h", "cannot be used with"),
             ("--json --raw", "cannot be used with"),
             ("-i", "--grep <RE>"),
+            ("--top -f", "cannot be used with"),
+            ("-w", "--grep <RE>"),
+            ("-F", "--grep <RE>"),
         ] {
             let refused = refused(line);
             assert!(refused.contains(said), "{line}: {refused}");
+        }
+    }
+
+    #[test]
+    fn a_pattern_looks_as_it_is_told() {
+        let finds = |line: &str, text: &str| {
+            let query = args(line).unwrap().query(&local(0)).unwrap();
+            query.pattern.unwrap().is_match(text.as_bytes())
+        };
+        for (line, text, found) in [
+            ("--grep a.c", "xabcx", true),
+            ("--grep a.c -F", "xabcx", false),
+            ("--grep a.c -F", "xa.cx", true),
+            ("--grep abc -w", "xabcx", false),
+            ("--grep abc -w", "x abc", true),
+            ("--grep abc -w", "x ABC", false),
+            ("--grep abc -w -i", "x ABC", true),
+        ] {
+            assert_eq!(finds(line, text), found, "{line} in {text:?}");
         }
     }
 

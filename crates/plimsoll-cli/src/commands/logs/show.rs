@@ -233,6 +233,7 @@ fn why(reason: GapReason) -> &'static str {
         GapReason::RingLost => "the machine restarted, or the ring was removed",
         GapReason::SpoolDamaged => "a part of the spool was damaged",
         GapReason::DatabaseLost => "the database of older lines was damaged or removed",
+        GapReason::RateLimited => "it printed more than --log-rate allows",
     }
 }
 

@@ -73,7 +73,7 @@ impl Control for Shared {
             },
             last_exit: inner.last_exit.clone(),
             logs,
-            derived: inner.derived.clone(),
+            derived: inner.derived.iter().chain(&inner.offered).cloned().collect(),
             warnings: inner.standing.clone(),
             ..Snapshot::default()
         };
@@ -85,6 +85,9 @@ impl Control for Shared {
         snapshot.governor = self.governor(status.as_ref(), now, at_unix, began);
         self.child(&mut snapshot, &root, child.map(|c| (c.pid, c.started_unix)), at_unix);
         self.surroundings(&mut snapshot, &root);
+        if let Some(reports) = self.reports() {
+            snapshot.reports = reports.view(child.map(|child| child.pid));
+        }
         if let Some(tree) = tree {
             if tree.overflow > 0 {
                 snapshot

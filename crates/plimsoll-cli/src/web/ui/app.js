@@ -1,6 +1,8 @@
 // The page: asks /api/status once a second and shows what it says. Nothing is kept but SAMPLES_MAX samples in this tab;
 // nothing loads from elsewhere; text from the program is only ever set as text. An answer that fails or is old is said.
 
+import { report } from "./report.js";
+
 const EVERY_MS = 1000;
 const ANSWER_MS = 3000;
 const SAMPLES_MAX = 600;
@@ -228,6 +230,61 @@ function facts(s) {
   ]);
 }
 
+// Who prints how much: each stream with its rate and share, and the templates that make most of its bytes.
+
+function percent(ratio, margin) {
+  const n = ratio * 100;
+  if (margin * 100 >= 0.5) return `${Math.round(n)} ± ${Math.max(1, Math.round(margin * 100))} %`;
+  if (n > 0 && n < 1) return "< 1 %";
+  return `${n > 99 && n < 99.95 ? n.toFixed(1) : Math.round(n)} %`;
+}
+
+const FLOOD_SHARE = 0.5;
+const FLOOD_LINES_PER_S = 100;
+
+function volume(s) {
+  const volume = s.logs.volume;
+  const streams = Object.entries(volume?.streams ?? {}).sort(([, a], [, b]) => b.share_ratio - a.share_ratio);
+  show("volume-card", streams.length > 0);
+  const fresh = document.createDocumentFragment();
+  let hidden = false;
+  for (const [name, stream] of streams) {
+    const item = $("printer").content.cloneNode(true).firstElementChild;
+    item.querySelector("b").textContent = name;
+    const facts = [
+      `${percent(stream.share_ratio, 0)} of the bytes`,
+      `${count(stream.lines_per_second < 10 ? Number(stream.lines_per_second.toFixed(1)) : Math.round(stream.lines_per_second))} lines/s`,
+      rate(stream.bytes_per_second).replace("+", ""),
+    ];
+    if (stream.repeated_ratio >= 0.01) facts.push(`${percent(stream.repeated_ratio, 0)} repeat the line before`);
+    if (stream.looked_at_lines < stream.lines) facts.push(`a sample of ${count(stream.looked_at_lines)} lines`);
+    item.querySelector("span").textContent = facts.join(" · ");
+    const bar = item.querySelector(".stack");
+    const list = item.querySelector("ol");
+    stream.templates.forEach((template, i) => {
+      const part = document.createElement("i");
+      part.className = `template-${i}`;
+      part.style.width = `${template.share_ratio * 100}%`;
+      bar.append(part);
+      const entry = $("template").content.cloneNode(true).firstElementChild;
+      entry.className = `template-${i}`;
+      const flood = template.share_ratio >= FLOOD_SHARE && template.lines_per_second >= FLOOD_LINES_PER_S;
+      entry.querySelector(".share").textContent = percent(template.share_ratio, template.margin_ratio);
+      if (flood && stream.share_ratio >= FLOOD_SHARE) entry.classList.add("warn");
+      hidden ||= template.text == null;
+      entry.querySelector("code").textContent = template.text ?? "…";
+      if (template.text === "") entry.querySelector("code").textContent = "(empty lines)";
+      list.append(entry);
+    });
+    fresh.append(item);
+  }
+  $("volume").replaceChildren(fresh);
+  const notes = [`In the last ${duration(volume?.span_seconds)}.`];
+  if (hidden) notes.push(`What is printed is not shown here; on the machine: plimsoll status ${s.name}`);
+  if (volume?.limit) notes.push(`Each stream is limited to ${volume.limit}.`);
+  set("volume-note", notes.join(" "));
+}
+
 function decisions(entries, now) {
   const fresh = document.createDocumentFragment();
   const today = new Date(now * 1000).toDateString();
@@ -345,6 +402,8 @@ async function look() {
     budget(status);
     kinds(status);
     facts(status);
+    volume(status);
+    report(status, { size, count, duration, rows });
     decisions(newest, status.at_unix);
     chart();
     set("right-text", "now");

@@ -27,7 +27,7 @@ pub use effect::{ORDERS, WRITE_OFF};
 use delay::{History, Point};
 use effect::{Orders, SHOW_TIME, Trial, Verdict};
 
-pub use crate::event::{Supply, Want};
+pub use crate::event::{Effect, Supply, Want};
 
 /// Largest part of what is held that one order may take: a quarter.
 pub const MAX_PART: u64 = 4;
@@ -187,6 +187,11 @@ pub fn law(
         spread_bytes: state.spread as u64,
         delay: state.history.delay(),
         lag: state.orders.lag,
+        effect: match verdict {
+            Some(Verdict::Helped) => Effect::Helped,
+            Some(Verdict::Fruitless) => Effect::Fruitless,
+            Some(Verdict::Open) | None => Effect::Open,
+        },
         purge,
         stuck,
     };

@@ -16,7 +16,7 @@ use std::time::Duration;
 use super::error::{Refusal, SendError};
 use super::stats::{Counters, DropReason, Missing, ProducerStats, Stats, Tally};
 use super::{Builder, Limits, OTHERS, PRODUCERS_MAX, Sent};
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 pub(super) mod testing {
     pub(in crate::queue) use super::ring::{Cursors, KEPT_ITEMS, Ring};
 }
@@ -590,7 +590,7 @@ impl<T> Core<T> {
         }));
     }
 
-    #[cfg(test)]
+    #[cfg(all(test, not(loom)))]
     pub(super) fn room_items(&self) -> usize {
         self.ring.room_items()
     }

@@ -133,28 +133,28 @@ impl<T> Ring<T> {
         give_room_back(&mut self.entries, std::mem::take(&mut self.burst));
     }
 
-    #[cfg(test)]
+    #[cfg(all(test, not(loom)))]
     pub(in crate::queue) fn room_items(&self) -> usize {
         self.entries.capacity()
     }
 
-    #[cfg(test)]
+    #[cfg(all(test, not(loom)))]
     pub(in crate::queue) fn places(&self) -> usize {
         self.entries.len()
     }
 
-    #[cfg(test)]
+    #[cfg(all(test, not(loom)))]
     pub(in crate::queue) fn push_for_test(&mut self, value: T, producer: usize) {
         self.push(Entry { value: Some(value), bytes: 1, at_ms: 0, producer: producer as u32 });
     }
 }
 
 /// The cursors of three producers, and packing, as the core does it.
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 #[derive(Default)]
 pub(in crate::queue) struct Cursors([Cursor; 3]);
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 impl Cursors {
     pub(in crate::queue) fn take_oldest<T>(&mut self, ring: &mut Ring<T>, producer: usize) -> Option<T> {
         let taken = ring.take_oldest(producer as u32, &mut self.0[producer]);

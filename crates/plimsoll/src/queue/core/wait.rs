@@ -113,12 +113,12 @@ impl Waiting {
         RoomMade { threads: self.threads > 0, tasks: std::mem::take(&mut self.tasks) }
     }
 
-    #[cfg(test)]
+    #[cfg(all(test, not(loom)))]
     pub(in crate::queue) fn is_receiver_asleep(&self) -> bool {
         self.wish.is_some()
     }
 
-    #[cfg(test)]
+    #[cfg(all(test, not(loom)))]
     pub(in crate::queue) fn sleeping_senders(&self) -> usize {
         self.threads + self.tasks.len()
     }

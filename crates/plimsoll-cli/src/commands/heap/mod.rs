@@ -1,0 +1,57 @@
+//! `plimsoll heap …`: what a heap snapshot holds, who holds it, and what changed between two.
+//!
+//! Files are read as streams, packed (gzip, zstd) or not; the format is told by the first bytes. Exit code 0 when the question was
+//! answered, 1 when a file cannot be read or `--fail-on-growth` was exceeded, 64 for a command line that cannot be understood.
+
+use std::process::ExitCode;
+
+use crate::exit::Failure;
+
+mod diff;
+pub(crate) mod input;
+mod open;
+mod paths;
+mod table;
+mod top;
+
+/// Arguments of `plimsoll heap`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Compare two snapshots: who grew, by owner path and by class
+    Diff(diff::Args),
+    /// Show who holds the most in one snapshot, by owner path and by class
+    Top(top::Args),
+    /// Show what keeps objects alive: the shortest path from the root
+    Paths(paths::Args),
+    /// Say what a file is, and what is in it; of any format that Plimsoll reads
+    Open(open::Args),
+}
+
+pub(crate) fn run(args: Args) -> Result<ExitCode, Failure> {
+    match args.command {
+        Command::Diff(args) => diff::run(&args),
+        Command::Top(args) => top::run(&args),
+        Command::Paths(args) => paths::run(&args),
+        Command::Open(args) => open::run(&args),
+    }
+}
+
+/// Warnings of a reader, for people, beside the answer.
+fn warn(file: &std::path::Path, warnings: &[impl std::fmt::Display]) {
+    for warning in warnings {
+        eprintln!("plimsoll: {}: {warning}", file.display());
+    }
+}
+
+/// One JSON object on stdout.
+fn print_json(value: &impl serde::Serialize) -> Result<(), Failure> {
+    let text = serde_json::to_string_pretty(value).map_err(|error| Failure::internal(error.to_string()))?;
+    println!("{text}");
+    Ok(())
+}

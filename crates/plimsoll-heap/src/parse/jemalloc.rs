@@ -1,0 +1,224 @@
+//! jemalloc's heap profile (`heap_v2`, a text): stacks with objects and bytes, sampled each 2^`lg_prof_sample` bytes.
+//!
+//! Each stack's figures are scaled up by 1 / (1 − e^(−mean size / rate)), line by line and before anything is summed, exactly as
+//! jeprof does. Addresses are named by the `--- symbol` section of a symbolised file, else by mapping and offset.
+
+use std::collections::HashMap;
+use std::io::Read;
+
+use super::lines::Lines;
+use super::{ENTRIES_MAX, FRAMES_MAX, ReadError, STACK_MAX, Warning, Warnings};
+use crate::digest::Kind;
+use crate::profile::{Entry, Frame, Frames, Profile, Sampling};
+
+/// Mappings that are kept; more are not needed to name an address.
+const MAPPINGS_MAX: usize = 1 << 16;
+
+/// A part of a mapped file.
+struct Mapping {
+    start: u64,
+    end: u64,
+    file_offset: u64,
+    file: String,
+}
+
+/// Which part of the file a line belongs to.
+#[derive(Clone, Copy, PartialEq)]
+enum Part {
+    Before,
+    Symbols,
+    Heap,
+    Libraries,
+}
+
+/// Reads a profile.
+///
+/// # Errors
+/// No `heap_v2` line, a stack that ends before its figures, too many stacks, or the reader's own.
+pub fn read(input: impl Read) -> Result<(Profile, Vec<Warning>), ReadError> {
+    let mut lines = Lines::new(input);
+    let mut warnings = Warnings::default();
+    let mut part = Part::Before;
+    let mut rate = 0;
+    let mut symbols: HashMap<u64, String> = HashMap::new();
+    let mut mappings: Vec<Mapping> = Vec::new();
+    let mut stacks: Vec<(Vec<u64>, f64, f64)> = Vec::new();
+    let mut total: Option<(u64, u64)> = None;
+    let mut open: Option<Vec<u64>> = None;
+    while let Some(line) = lines.read()? {
+        let (text, cut) = (line.text.into_owned(), line.cut);
+        let offset = lines.offset;
+        if cut {
+            warnings.add(offset, "a line that is too long was cut");
+        }
+        if let Some(after) = text.strip_prefix("heap_v2/") {
+            rate = after.trim().parse().map_err(|_| ReadError::damage(offset, "no sampling rate after heap_v2/"))?;
+            part = Part::Heap;
+        } else if text.starts_with("--- symbol") {
+            part = Part::Symbols;
+        } else if text.starts_with("---") {
+            part = if rate > 0 { part } else { Part::Before };
+        } else if text.starts_with("MAPPED_LIBRARIES:") {
+            if open.is_some() {
+                return Err(ReadError::damage(offset, "a stack without figures"));
+            }
+            part = Part::Libraries;
+        } else {
+            match part {
+                Part::Before => return Err(ReadError::damage(offset, "no heap_v2 line")),
+                Part::Symbols => symbol(&text, &mut symbols),
+                Part::Libraries if mappings.len() < MAPPINGS_MAX => mappings.extend(mapping(&text)),
+                Part::Libraries => warnings.add(offset, "more mappings than are kept"),
+                Part::Heap => {
+                    if let Some(addresses) = text.trim_start().strip_prefix('@') {
+                        if open.is_some() {
+                            return Err(ReadError::damage(offset, "a stack without figures"));
+                        }
+                        let all = addresses.split_whitespace().filter_map(hex);
+                        open = Some(all.take(STACK_MAX).collect());
+                    } else if let Some(figures) = text.trim_start().strip_prefix("t*:") {
+                        let Some((count, bytes)) = figures_of(figures) else {
+                            return Err(ReadError::damage(offset, "figures that cannot be read"));
+                        };
+                        match open.take() {
+                            None => total = Some((count, bytes)),
+                            Some(_) if stacks.len() >= ENTRIES_MAX => {
+                                return Err(ReadError::TooMany { most: ENTRIES_MAX as u64, what: "stacks" });
+                            }
+                            Some(addresses) => {
+                                let scale = scale(count, bytes, rate);
+                                stacks.push((addresses, count as f64 * scale, bytes as f64 * scale));
+                            }
+                        }
+                    } else if !text.trim().is_empty() && !text.trim_start().starts_with('t') {
+                        warnings.add(offset, "a line that cannot be read was skipped");
+                    }
+                }
+            }
+        }
+    }
+    if rate == 0 {
+        return Err(ReadError::damage(lines.offset, "no heap_v2 line"));
+    }
+    if open.is_some() || total.is_none() {
+        return Err(ReadError::damage(lines.offset, "the profile ends before its figures"));
+    }
+    if part != Part::Libraries {
+        warnings.add(lines.offset, "no MAPPED_LIBRARIES: the end of the file may be missing");
+    }
+    let mut profile = Profile::new(Kind::Stack, Sampling::Every { bytes: rate });
+    let mut frames = Frames::default();
+    for (addresses, count, bytes) in stacks {
+        let mut stack = Vec::with_capacity(addresses.len());
+        for address in addresses {
+            for frame in name(address, &symbols, &mappings) {
+                let too_many = ReadError::TooMany { most: FRAMES_MAX as u64, what: "frames" };
+                stack.push(frames.index(frame, &mut profile.frames).ok_or(too_many)?);
+            }
+        }
+        profile.entries.push(Entry { frames: stack, bytes, count });
+    }
+    if symbols.is_empty() && !profile.entries.is_empty() {
+        warnings.add(0, "no symbols in the file: functions are shown as file+offset");
+    }
+    Ok((profile, warnings.into_vec()))
+}
+
+/// jeprof's correction of one line: what was sampled stands for what was not.
+fn scale(count: u64, bytes: u64, rate: u64) -> f64 {
+    if count == 0 || bytes == 0 {
+        return 1.0;
+    }
+    let ratio = bytes as f64 / count as f64 / rate as f64;
+    1.0 / -(-ratio).exp_m1()
+}
+
+/// ` 1: 200 [0: 0]`: objects and bytes that are live.
+fn figures_of(text: &str) -> Option<(u64, u64)> {
+    let (count, rest) = text.split_once(':')?;
+    let bytes = rest.split_whitespace().next()?;
+    Some((count.trim().parse().ok()?, bytes.parse().ok()?))
+}
+
+fn hex(text: &str) -> Option<u64> {
+    u64::from_str_radix(text.strip_prefix("0x").unwrap_or(text), 16).ok()
+}
+
+/// `0x55d4c8a21000 outer--inlined`
+fn symbol(line: &str, symbols: &mut HashMap<u64, String>) {
+    let Some((address, name)) = line.split_once(' ') else { return };
+    if symbols.len() < FRAMES_MAX
+        && address.starts_with("0x")
+        && let Some(address) = hex(address)
+    {
+        // jeprof writes where the function begins behind its name: `main<0000000000401202>`.
+        let begin =
+            |at: &usize| name.ends_with('>') && name[at + 1..name.len() - 1].bytes().all(|b| b.is_ascii_hexdigit());
+        let name = name.trim();
+        let end = name.rfind('<').filter(begin).unwrap_or(name.len());
+        symbols.insert(address, name[..end].to_owned());
+    }
+}
+
+fn mapping(line: &str) -> Option<Mapping> {
+    let mut words = line.split_whitespace();
+    let (start, end) = words.next()?.split_once('-')?;
+    let (_access, file_offset) = (words.next()?, words.next()?);
+    let file = words.nth(2)?.to_owned();
+    Some(Mapping { start: hex(start)?, end: hex(end)?, file_offset: hex(file_offset)?, file })
+}
+
+/// The frames of an address, the innermost first. A caller's address is the one behind its call, which may be in the next function.
+fn name(address: u64, symbols: &HashMap<u64, String>, mappings: &[Mapping]) -> Vec<Frame> {
+    if let Some(names) = symbols.get(&address).or_else(|| symbols.get(&address.wrapping_sub(1))) {
+        return names.split("--").map(|name| Frame { name: name.to_owned(), ..Frame::default() }).collect();
+    }
+    let mapped = mappings.iter().find(|m| (m.start..m.end).contains(&address));
+    vec![match mapped {
+        Some(m) => Frame::address(&m.file, (address - m.start).saturating_add(m.file_offset)),
+        None => Frame { name: format!("{address:#x}"), ..Frame::default() },
+    }]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SMALL: &str = "heap_v2/1024\n  t*: 3: 600 [0: 0]\n  t0: 3: 600 [0: 0]\n@ 0x1010 0x1020\n  t*: 1: 200 [0: 0]\n  t0: 1: 200 [0: 0]\n@ 0x9\n  t*: 2: 400 [0: 0]\n\nMAPPED_LIBRARIES:\n00001000-00002000 r-xp 00000500 08:01 5  /bin/leaky\n";
+
+    #[test]
+    fn figures_are_scaled_line_by_line() {
+        let (profile, warnings) = read(SMALL.as_bytes()).unwrap();
+        let scale = 1.0 / (1.0 - (-200.0_f64 / 1_024.0).exp());
+        assert!((profile.bytes() - 600.0 * scale).abs() < 1e-9 && (profile.count() - 3.0 * scale).abs() < 1e-9);
+        assert_eq!(profile.key(&profile.entries[0]), "leaky+0x510 ← leaky+0x520");
+        assert_eq!(profile.key(&profile.entries[1]), "0x9");
+        assert_eq!(warnings[0].what, "no symbols in the file: functions are shown as file+offset");
+        assert!((profile.rows()[0].variance - 1_024.0 * 400.0 * scale).abs() < 1.0);
+    }
+
+    #[test]
+    fn a_symbolised_file_names_its_functions() {
+        let text =
+            format!("--- symbol\nbinary=/bin/leaky\n0x1010 inner--leak_small\n0x101f main\n---\n--- heap\n{SMALL}");
+        let (profile, _) = read(text.as_bytes()).unwrap();
+        assert_eq!(profile.key(&profile.entries[0]), "inner ← leak_small ← main");
+    }
+
+    #[test]
+    fn torn_files_are_errors_with_their_place() {
+        for (text, expected) in [
+            ("", "at byte 0: no heap_v2 line"),
+            ("hello\n", "at byte 0: no heap_v2 line"),
+            ("heap_v2/x\n", "at byte 0: no sampling rate after heap_v2/"),
+            ("heap_v2/0\n", "no heap_v2 line"),
+            (&SMALL[..14], "the profile ends before its figures"),
+            (&SMALL[..75], "figures that cannot be read"),
+            (&SMALL[..69], "the profile ends before its figures"),
+            ("heap_v2/9\nt*: 1: 2 [0: 0]\n@ 0x1\n@ 0x2\n", "a stack without figures"),
+        ] {
+            let error = read(text.as_bytes()).unwrap_err().to_string();
+            assert!(error.ends_with(expected), "{text:?}: {error}");
+        }
+    }
+}

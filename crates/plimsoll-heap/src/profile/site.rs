@@ -1,0 +1,119 @@
+//! Which frame of a stack is to blame: the first that is neither of an allocator nor of a standard library. A Rust profile of
+//! jemalloc would otherwise show `prof_backtrace_impl` with all bytes.
+
+use super::Frame;
+
+/// How the names of frames that are skipped begin. Generic arguments and hashes are cut off before.
+pub const SKIPPED: [&str; 39] = [
+    // Allocators.
+    "prof_",
+    "_rjem_",
+    "rallocx",
+    "je_",
+    "jemalloc",
+    "tikv_jemalloc",
+    "mi_",
+    "mimalloc",
+    "do_rallocx",
+    "do_mallocx",
+    "imalloc",
+    "irealloc",
+    "ialloc",
+    "malloc",
+    "calloc",
+    "realloc",
+    "posix_memalign",
+    "aligned_alloc",
+    "operator new",
+    "tc_",
+    "tcmalloc::",
+    // Rust.
+    "__rust",
+    "__rdl_",
+    "__rg_",
+    "alloc::",
+    "core::",
+    "std::",
+    "hashbrown::",
+    "<alloc::",
+    "<core::",
+    "<std::",
+    "<hashbrown::",
+    "<T as ",
+    // Go: what allocates for the program.
+    "runtime.malloc",
+    "runtime.new",
+    "runtime.grow",
+    "runtime.make",
+    // C++.
+    "__gnu_cxx::",
+    "_rust_",
+];
+
+/// How the files begin whose frames are skipped where they have no symbol.
+const SKIPPED_FILES: [&str; 8] =
+    ["libjemalloc", "libmimalloc", "libtcmalloc", "libc.so", "libc-", "libstdc++", "libgcc_s", "ld-linux"];
+
+/// This frame belongs to an allocator or a standard library.
+#[must_use]
+pub fn is_plumbing(name: &str) -> bool {
+    let name = name.trim_start_matches('<').trim_start_matches('&');
+    SKIPPED.iter().any(|begin| name.starts_with(begin.trim_start_matches('<')))
+}
+
+/// The index of the frame to blame; 0 where all are plumbing.
+pub(super) fn blamed(frames: &[&Frame]) -> usize {
+    let skipped = |frame: &Frame| match frame.offset {
+        0 => is_plumbing(&frame.name),
+        _ => SKIPPED_FILES.iter().any(|begin| frame.name.starts_with(begin)),
+    };
+    frames.iter().position(|frame| !skipped(frame)).unwrap_or(0)
+}
+
+/// A Rust name without its hash: `app::leak::h0123456789abcdef` becomes `app::leak`.
+pub(super) fn short(name: &str) -> &str {
+    let is_hash =
+        |end: &str| end.len() == 17 && end.starts_with('h') && end[1..].bytes().all(|b| b.is_ascii_hexdigit());
+    match name.rsplit_once("::") {
+        Some((before, end)) if is_hash(end) => before,
+        _ => name,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_leaking_function_is_blamed_not_its_allocator() {
+        let stack = [
+            "prof_backtrace_impl",
+            "_rjem_je_prof_backtrace",
+            "imalloc",
+            "_rjem_malloc",
+            "__rustc::__rust_alloc",
+            "alloc::raw_vec::RawVecInner<A>::try_allocate_in",
+            "<alloc::vec::Vec<T> as core::clone::Clone>::clone",
+            "app::leak_small::h0123456789abcdef",
+            "app::main",
+        ];
+        let frames = stack.map(|name| Frame { name: name.into(), ..Frame::default() });
+        let frames: Vec<&Frame> = frames.iter().collect();
+        assert_eq!(blamed(&frames), 7);
+        assert_eq!(short(&frames[7].name), "app::leak_small");
+        assert_eq!(blamed(&frames[..3]), 0);
+        assert_eq!(blamed(&[]), 0);
+    }
+
+    #[test]
+    fn names_of_a_program_are_not_plumbing() {
+        for name in
+            ["main.leakSmall", "allocate_session", "app::alloc::pool", "coreScope", "std_deviation", "Runtime.run"]
+        {
+            assert!(!is_plumbing(name), "{name}");
+        }
+        for name in ["runtime.mallocgc", "malloc", "<&alloc::string::String as X>::f", "core::ops::function::FnOnce"] {
+            assert!(is_plumbing(name), "{name}");
+        }
+    }
+}

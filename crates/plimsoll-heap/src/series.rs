@@ -1,0 +1,213 @@
+//! One figure over time: what trends and verdicts are made of, whatever it was read from. Points are kept in order of time, at
+//! most [`POINTS_MAX`] (10⁵) of them; more are thinned to the median of equal spans.
+//!
+//! A value is a count of bytes, or of things; a point knows the variance of its value (0 where it was counted) and the life
+//! of the process that it was read in.
+
+use crate::digest::{Digest, Kind};
+
+/// The most points that one series keeps. A sample a minute for two months.
+pub const POINTS_MAX: usize = 100_000;
+/// The most keys of a kind that are made into series of digests; the largest by their last value stay.
+pub const KEYS_MAX: usize = 2_000;
+
+/// What a value counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Unit {
+    /// Bytes.
+    #[default]
+    Bytes,
+    /// Things: descriptors, threads, objects.
+    Count,
+}
+
+/// One reading.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Point {
+    /// When, in seconds since 1970.
+    pub unix_seconds: f64,
+    /// How much.
+    pub value: f64,
+    /// Variance of `value` from sampling, in its unit squared: 0 where it was counted.
+    pub variance: f64,
+    /// Tells one life of the process from the next; 0 where that is not known.
+    pub life: u64,
+}
+
+impl Point {
+    /// A counted value of a life that is not known.
+    #[must_use]
+    pub fn counted(unix_seconds: f64, value: f64) -> Point {
+        Point { unix_seconds, value, variance: 0.0, life: 0 }
+    }
+}
+
+/// One figure over time.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Series {
+    /// What it is a series of: a class, a stack, an owner path, `rss`, `fds socket`.
+    pub key: String,
+    /// What its values count.
+    pub unit: Unit,
+    points: Vec<Point>,
+}
+
+impl Series {
+    /// A series of these points, in whatever order they come; those without a finite time or value are left out.
+    #[must_use]
+    pub fn new(key: impl Into<String>, unit: Unit, points: impl IntoIterator<Item = Point>) -> Series {
+        let finite = |p: &Point| p.unix_seconds.is_finite() && p.value.is_finite() && p.variance.is_finite();
+        let mut points: Vec<Point> = points.into_iter().filter(finite).collect();
+        points.sort_by(|a, b| a.unix_seconds.total_cmp(&b.unix_seconds));
+        let mut series = Series { key: key.into(), unit, points };
+        if series.points.len() > POINTS_MAX {
+            series.points = thin(&series.points, POINTS_MAX / 2);
+        }
+        series
+    }
+
+    /// The points, in order of time.
+    #[must_use]
+    pub fn points(&self) -> &[Point] {
+        &self.points
+    }
+
+    /// From the first point to the last, in seconds; 0 with fewer than two.
+    #[must_use]
+    pub fn span_seconds(&self) -> f64 {
+        match (self.points.first(), self.points.last()) {
+            (Some(first), Some(last)) => last.unix_seconds - first.unix_seconds,
+            _ => 0.0,
+        }
+    }
+
+    /// The part of it between two times (seconds since 1970), both included.
+    #[must_use]
+    pub fn between(&self, from: f64, until: f64) -> Series {
+        let points = self.points.iter().filter(|p| (from..=until).contains(&p.unix_seconds)).copied().collect();
+        Series { key: self.key.clone(), unit: self.unit, points }
+    }
+}
+
+/// The median of each of `spans` equal spans of time, life by life; an empty span gives none.
+fn thin(points: &[Point], spans: usize) -> Vec<Point> {
+    equal_spans(points, spans).into_iter().map(middle).collect()
+}
+
+/// The points of each of `spans` equal spans of time, life by life; empty spans are left out.
+pub(crate) fn equal_spans(points: &[Point], spans: usize) -> Vec<&[Point]> {
+    let (Some(first), Some(last)) = (points.first(), points.last()) else { return Vec::new() };
+    let width = ((last.unix_seconds - first.unix_seconds) / spans.max(1) as f64).max(f64::MIN_POSITIVE);
+    let span = |p: &Point| ((p.unix_seconds - first.unix_seconds) / width) as usize;
+    points.chunk_by(|a, b| span(a) == span(b) && a.life == b.life).collect()
+}
+
+/// One point in place of several: their mean time and median value, and the variance of their mean.
+pub(crate) fn middle(points: &[Point]) -> Point {
+    let n = points.len() as f64;
+    Point {
+        unix_seconds: points.iter().map(|p| p.unix_seconds).sum::<f64>() / n,
+        value: median(points.iter().map(|p| p.value).collect()),
+        variance: points.iter().map(|p| p.variance).sum::<f64>() / (n * n),
+        life: points.first().map_or(0, |p| p.life),
+    }
+}
+
+/// The median; 0 of nothing.
+pub(crate) fn median(mut values: Vec<f64>) -> f64 {
+    let n = values.len();
+    if n == 0 {
+        return 0.0;
+    }
+    let (below, middle, _) = values.select_nth_unstable_by(n / 2, f64::total_cmp);
+    let middle = *middle;
+    if n % 2 == 1 { middle } else { f64::midpoint(middle, below.iter().copied().fold(f64::NEG_INFINITY, f64::max)) }
+}
+
+/// A series for each key of this kind in the digests. Where a digest has rows of the kind but not of the key, the key was 0.
+///
+/// Of more than [`KEYS_MAX`] keys the largest, by their greatest value, are kept.
+#[must_use]
+pub fn of_digests(digests: &[Digest], kind: Kind) -> Vec<Series> {
+    use std::collections::BTreeMap;
+    let mut order: Vec<&Digest> = digests.iter().filter(|d| d.rows.iter().any(|row| row.kind == kind)).collect();
+    order.sort_by_key(|digest| digest.unix_ns);
+    let mut keys: BTreeMap<&str, (u64, Vec<Option<Point>>)> = BTreeMap::new();
+    for (at, digest) in order.iter().enumerate() {
+        for row in digest.rows.iter().filter(|row| row.kind == kind) {
+            let (most, points) = keys.entry(&row.key).or_insert_with(|| (0, vec![None; order.len()]));
+            *most = row.bytes.max(*most);
+            let point = points[at].get_or_insert_with(|| empty(digest));
+            point.value += row.bytes as f64;
+            point.variance += row.variance;
+        }
+    }
+    let mut keys: Vec<_> = keys.into_iter().collect();
+    keys.sort_by_key(|(key, (most, _))| (std::cmp::Reverse(*most), *key));
+    keys.truncate(KEYS_MAX);
+    let fill = |points: Vec<Option<Point>>| {
+        // A figure of the process that was not read is missing; a class that is not there has no bytes.
+        let missing = |at: usize| (kind != Kind::Total).then(|| empty(order[at]));
+        points.into_iter().enumerate().filter_map(|(at, point)| point.or_else(|| missing(at))).collect::<Vec<_>>()
+    };
+    keys.into_iter().map(|(key, (_, points))| Series::new(key, unit_of(kind, key), fill(points))).collect()
+}
+
+fn empty(digest: &Digest) -> Point {
+    Point { unix_seconds: digest.unix_ns as f64 / 1e9, value: 0.0, variance: 0.0, life: digest.life }
+}
+
+/// Figures of the process that are no bytes.
+fn unit_of(kind: Kind, key: &str) -> Unit {
+    let counted = ["fds", "threads", "processes", "objects", "sockets"];
+    match kind {
+        Kind::Total if counted.iter().any(|word| key.starts_with(word)) => Unit::Count,
+        _ => Unit::Bytes,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::digest::Row;
+
+    #[test]
+    fn points_come_in_any_order_and_what_is_not_finite_is_left_out() {
+        let at = [3.0, 1.0, f64::NAN, 2.0];
+        let series = Series::new("x", Unit::Bytes, at.map(|t| Point::counted(t, t)));
+        assert_eq!(series.points().iter().map(|p| p.value).collect::<Vec<_>>(), [1.0, 2.0, 3.0]);
+        assert_eq!(series.span_seconds(), 2.0);
+        assert_eq!(series.between(1.5, 2.5).points().len(), 1);
+    }
+
+    #[test]
+    fn a_long_series_is_thinned() {
+        let long = (0..3 * POINTS_MAX).map(|i| Point::counted(i as f64, i as f64));
+        let series = Series::new("x", Unit::Bytes, long);
+        assert!((POINTS_MAX / 3..=POINTS_MAX).contains(&series.points().len()), "{}", series.points().len());
+        assert!(series.points().is_sorted_by(|a, b| a.value < b.value));
+    }
+
+    #[test]
+    fn medians() {
+        for (values, expected) in [(vec![], 0.0), (vec![5.0], 5.0), (vec![9.0, 1.0], 5.0), (vec![3.0, 1.0, 2.0], 2.0)] {
+            assert_eq!(median(values), expected);
+        }
+    }
+
+    #[test]
+    fn a_class_that_is_not_there_has_no_bytes_and_a_figure_not_read_is_missing() {
+        let row = |kind, key: &str, bytes| Row { kind, key: key.into(), bytes, count: 1, variance: 0.0 };
+        let digest = |at, rows| Digest { unix_ns: at, life: 7, rows, ..Digest::default() };
+        let digests = [
+            digest(2_000_000_000, vec![row(Kind::Class, "Map", 50), row(Kind::Total, "rss", 9)]),
+            digest(1_000_000_000, vec![row(Kind::Class, "Set", 10)]),
+        ];
+        let classes = of_digests(&digests, Kind::Class);
+        let values = |s: &Series| s.points().iter().map(|p| (p.unix_seconds, p.value)).collect::<Vec<_>>();
+        assert_eq!(classes.iter().map(|s| s.key.as_str()).collect::<Vec<_>>(), ["Map", "Set"]);
+        assert_eq!(values(&classes[0]), [(1.0, 0.0), (2.0, 50.0)]);
+        assert_eq!(values(&of_digests(&digests, Kind::Total)[0]), [(2.0, 9.0)]);
+        assert_eq!(of_digests(&digests, Kind::Owner), []);
+    }
+}

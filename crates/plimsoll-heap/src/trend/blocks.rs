@@ -1,0 +1,229 @@
+//! What the statistics work on: at most [`super::BLOCKS_MAX`] (144) medians of equal spans of time, life by life. Seconds throughout.
+//!
+//! A collector's sawtooth is taken down to its floors, the values right after it freed; a fall that no collector waits for is a
+//! restart. The warm-up of each life is left out.
+
+use crate::series::{Point, equal_spans, median, middle};
+
+use super::{BLOCKS_MAX, Setup};
+
+/// A fall counts when it is so many times the usual change from one sample to the next …
+const FALL: f64 = 2.5;
+/// … and so many for a restart that nobody marked, which takes at least this part of the value, …
+const RESTART_FALL: f64 = 6.0;
+const RESTART_RATIO: f64 = 0.2;
+/// … and comes after at least this long: a collector does not wait so long.
+const RESTART_EVERY_SECONDS: f64 = 8.0 * 3_600.0;
+/// Samples on both sides of a restart that it is told by.
+const RESTART_AROUND: usize = 5;
+/// Falls that make a sawtooth.
+const TEETH_MIN: usize = 3;
+/// With several lives, the warm-up of each is at most this long and at most this part of it.
+const WARM_UP_SECONDS: f64 = 2.0 * 3_600.0;
+const WARM_UP_RATIO: f64 = 0.2;
+/// The floor of a block is this quantile of its values.
+const FLOOR_QUANTILE: f64 = 0.1;
+
+/// One span of time.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Block {
+    /// Seconds since 1970.
+    pub(crate) at: f64,
+    /// Since the life began.
+    pub(crate) age: f64,
+    /// Median.
+    pub(crate) value: f64,
+    /// A low quantile.
+    pub(crate) floor: f64,
+    /// Sampling variance of the value.
+    pub(crate) variance: f64,
+    /// Index of the life.
+    pub(crate) life: usize,
+}
+
+/// A series made ready.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Prepared {
+    pub(crate) blocks: Vec<Block>,
+    pub(crate) lives: usize,
+    /// How many of the restarts nobody marked.
+    pub(crate) inferred: usize,
+    /// Mean length of a collector's tooth, where the blocks are floors of teeth.
+    pub(crate) tooth_seconds: Option<f64>,
+}
+
+/// Makes a series ready.
+pub(crate) fn prepare(points: &[Point], setup: &Setup) -> Prepared {
+    let marked: Vec<&[Point]> = points.chunk_by(|a, b| a.life == b.life).collect();
+    let mut lives = Vec::new();
+    let mut inferred = 0;
+    for life in marked {
+        let parts = split(life, &restarts(life));
+        inferred += parts.len() - 1;
+        lives.extend(parts);
+    }
+    let several = lives.len() > 1;
+    let mut kept: Vec<Point> = Vec::new();
+    let mut starts = Vec::new();
+    let mut teeth = Vec::new();
+    for life in lives {
+        let Some(start) = life.first().map(|p| p.unix_seconds) else { continue };
+        let span = life.last().map_or(0.0, |p| p.unix_seconds - start);
+        let warm_up = setup.warm_up_seconds.max(if several { WARM_UP_SECONDS.min(WARM_UP_RATIO * span) } else { 0.0 });
+        let from = life.partition_point(|p| p.unix_seconds - start < warm_up);
+        let life = &life[from..];
+        let falls = teeth_of(life);
+        // From here on a life is known by its place.
+        let number = |p: &Point| Point { life: starts.len() as u64, ..*p };
+        match falls.as_slice() {
+            [first, .., last] => {
+                teeth.push((life[*last].unix_seconds - life[*first].unix_seconds) / (falls.len() - 1) as f64);
+                kept.extend(falls.iter().map(|at| number(&life[*at])));
+            }
+            _ => kept.extend(life.iter().map(number)),
+        }
+        starts.push(start);
+    }
+    let blocks = blocks(&kept, &starts);
+    let lives = blocks.chunk_by(|a, b| a.life == b.life).count();
+    let tooth_seconds = (!teeth.is_empty()).then(|| teeth.iter().sum::<f64>() / teeth.len() as f64);
+    Prepared { blocks, lives, inferred, tooth_seconds }
+}
+
+fn blocks(points: &[Point], starts: &[f64]) -> Vec<Block> {
+    let of = |middle: &Point, floor: f64| {
+        let life = middle.life as usize;
+        let start = starts.get(life).copied().unwrap_or(middle.unix_seconds);
+        let (at, value, variance) = (middle.unix_seconds, middle.value, middle.variance);
+        Block { at, age: at - start, value, floor, variance, life }
+    };
+    let clean = without_spikes(points);
+    if clean.len() <= BLOCKS_MAX {
+        return clean.iter().map(|p| of(p, p.value)).collect();
+    }
+    equal_spans(&clean, BLOCKS_MAX).into_iter().map(|own| of(&middle(own), floor(own))).collect()
+}
+
+/// The median of each value and its neighbours of the same life.
+fn without_spikes(points: &[Point]) -> Vec<Point> {
+    let mut clean = points.to_vec();
+    for (at, three) in points.windows(3).enumerate() {
+        if three[0].life == three[2].life {
+            clean[at + 1].value = median(three.iter().map(|p| p.value).collect());
+        }
+    }
+    clean
+}
+
+/// A low quantile; of few values the least.
+fn floor(points: &[Point]) -> f64 {
+    let mut values: Vec<f64> = points.iter().map(|p| p.value).collect();
+    let at = (FLOOR_QUANTILE * values.len() as f64) as usize;
+    *values.select_nth_unstable_by(at, f64::total_cmp).1
+}
+
+/// Changes from sample to sample, and the usual size of one.
+fn changes(points: &[Point]) -> (Vec<f64>, f64) {
+    let clean = without_spikes(points);
+    let changes: Vec<f64> = clean.windows(2).map(|pair| pair[1].value - pair[0].value).collect();
+    let usual = median(changes.iter().map(|d| d.abs()).collect());
+    (changes, usual)
+}
+
+/// Where a sawtooth has fallen: indices of the first sample after each fall; empty where it is none.
+fn teeth_of(points: &[Point]) -> Vec<usize> {
+    let (changes, usual) = changes(points);
+    let bound = FALL * usual;
+    let falls: Vec<usize> = (0..changes.len()).filter(|at| changes[*at] < -bound).map(|at| at + 1).collect();
+    let leaps = changes.iter().filter(|d| **d > bound).count();
+    let fallen: f64 = -changes.iter().filter(|d| **d < -bound).sum::<f64>();
+    let risen: f64 = changes.iter().filter(|d| **d > 0.0).sum();
+    let teeth = usual > 0.0 && falls.len() >= TEETH_MIN && leaps * 4 <= falls.len() && fallen >= 0.6 * risen;
+    if teeth { falls } else { Vec::new() }
+}
+
+/// Where the process was restarted without a mark: indices of the first sample of each later life.
+fn restarts(points: &[Point]) -> Vec<usize> {
+    let (changes, usual) = changes(points);
+    let around = |from: usize, until: usize| median(points[from..until].iter().map(|p| p.value).collect());
+    let is_restart = |at: &usize| {
+        let sudden = -changes[*at] > (RESTART_FALL * usual).max(RESTART_RATIO * points[*at].value);
+        // It stays down, and was up before.
+        let before = || around((at + 1).saturating_sub(RESTART_AROUND), at + 1);
+        let after = || around(at + 1, (at + 1 + RESTART_AROUND).min(points.len()));
+        sudden && before() - after() > RESTART_RATIO * before()
+    };
+    let falls: Vec<usize> = (0..changes.len()).filter(is_restart).map(|at| at + 1).collect();
+    let span = match (points.first(), points.last()) {
+        (Some(first), Some(last)) => last.unix_seconds - first.unix_seconds,
+        _ => 0.0,
+    };
+    let rare = span >= RESTART_EVERY_SECONDS * (falls.len() as f64);
+    if rare { falls } else { Vec::new() }
+}
+
+fn split<'a>(points: &'a [Point], at: &[usize]) -> Vec<&'a [Point]> {
+    let mut parts = Vec::with_capacity(at.len() + 1);
+    let mut from = 0;
+    for until in at.iter().copied().chain([points.len()]) {
+        parts.push(&points[from..until]);
+        from = until;
+    }
+    parts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOUR: f64 = 3_600.0;
+
+    fn series(n: usize, every: f64, value: impl Fn(f64) -> f64) -> Vec<Point> {
+        (0..n).map(|i| Point::counted(i as f64 * every, value(i as f64 * every))).collect()
+    }
+
+    #[test]
+    fn a_sawtooth_is_taken_down_to_its_floors() {
+        let saw = series(480, 180.0, |t| 100.0 + 60.0 * (t / HOUR).fract());
+        let ready = prepare(&saw, &Setup::default());
+        assert!(ready.blocks.len() >= 20, "{}", ready.blocks.len());
+        assert!(ready.blocks.iter().all(|b| b.value < 107.0), "floors");
+        assert!((ready.tooth_seconds.unwrap() - HOUR).abs() < 60.0);
+        assert_eq!((ready.lives, ready.inferred), (1, 0));
+    }
+
+    #[test]
+    fn a_restart_that_nobody_marked_is_a_break() {
+        let leak = series(600, 600.0, |t| 100.0 + 2.0 * (t / HOUR % 30.0));
+        let ready = prepare(&leak, &Setup::default());
+        assert_eq!((ready.lives, ready.inferred), (4, 3));
+        assert_eq!(ready.tooth_seconds, None);
+    }
+
+    #[test]
+    fn marked_lives_are_kept_apart_and_their_warm_up_left_out() {
+        let mut points = series(200, 600.0, |t| 100.0 + t / HOUR);
+        points[100..].iter_mut().for_each(|p| p.life = 9);
+        let ready = prepare(&points, &Setup::default());
+        assert_eq!((ready.lives, ready.inferred), (2, 0));
+        assert!(ready.blocks.iter().all(|b| b.age >= 2.0 * HOUR - 600.0), "{:?}", ready.blocks[0]);
+    }
+
+    #[test]
+    fn blocks_are_bounded_and_floors_are_below_medians() {
+        let noisy = series(50_000, 60.0, |t| 100.0 + (t / 60.0 * 0.618_034).fract());
+        let ready = prepare(&noisy, &Setup::default());
+        assert!((BLOCKS_MAX / 2..=BLOCKS_MAX + 2).contains(&ready.blocks.len()), "{}", ready.blocks.len());
+        // The last block has a single value.
+        assert!(ready.blocks.iter().rev().skip(1).all(|b| b.floor < b.value));
+        assert_eq!(prepare(&[], &Setup::default()).blocks, []);
+    }
+
+    #[test]
+    fn a_spike_is_no_fall() {
+        let spiky = series(300, 600.0, |t| if (t / 600.0) % 40.0 == 20.0 { 190.0 } else { 100.0 + (t * 0.7).sin() });
+        let ready = prepare(&spiky, &Setup::default());
+        assert_eq!((ready.lives, ready.tooth_seconds), (1, None));
+        assert!(ready.blocks.iter().all(|b| b.value < 110.0));
+    }
+}

@@ -1,0 +1,301 @@
+//! How a figure moves: slope with interval, significance, and the shape of the course. Pure; at most [`BLOCKS_MAX`] (144) medians of
+//! equal spans of time are looked at, so the cost does not grow with the length of the series beyond one pass and a sort.
+//!
+//! In order: lives and sawteeth (`blocks`), a day's rhythm and a bend (`fit`), steps (`steps`), then the ranks of what is
+//! left after the bend (`rank`). `docs/trend.md` names the sources.
+
+pub(crate) mod blocks;
+pub(crate) mod fit;
+pub(crate) mod rank;
+pub(crate) mod steps;
+
+use blocks::{Block, Prepared, prepare};
+use fit::{Fit, Model};
+use rank::{Pair, normal_tail, ranks, spread};
+
+use crate::series::{Series, median};
+
+/// Spans of time that a series is cut into.
+pub const BLOCKS_MAX: usize = 144;
+/// Fewer blocks say nothing.
+pub const BLOCKS_MIN: usize = 8;
+/// A rhythm of a day can be told from a slope from this span on (seconds).
+pub const RHYTHM_SPAN_SECONDS: f64 = 22.0 * 3_600.0;
+/// Bends are looked for at so many places.
+const KNOTS: usize = 28;
+/// Slopes on both sides of a bend, the second over the first, that are still one slope.
+const ALIKE: (f64, f64) = (0.5, 3.0);
+/// The interval of slopes holds 95 of 100.
+const INTERVAL: f64 = 1.96;
+/// Below this part of the level nothing is told apart.
+const RESOLUTION: f64 = 1e-4;
+/// A model of steps must be better than that of a slope by this much (natural logarithm of the odds).
+const STEPS_BETTER: f64 = 2.0;
+
+/// What the caller knows beside the series.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Setup {
+    /// The value that must not be reached, for the time to limit.
+    pub limit: Option<f64>,
+    /// Left out at the start of each life, in seconds. A bend early in a single life is found without it.
+    pub warm_up_seconds: f64,
+}
+
+impl Default for Setup {
+    /// No limit, no warm-up left out.
+    fn default() -> Setup {
+        Setup { limit: None, warm_up_seconds: 0.0 }
+    }
+}
+
+impl Setup {
+    /// With a limit.
+    #[must_use]
+    pub fn limit(self, limit: Option<f64>) -> Setup {
+        Setup { limit, ..self }
+    }
+
+    /// With so many seconds left out at the start of each life.
+    #[must_use]
+    pub fn warm_up_seconds(self, warm_up_seconds: f64) -> Setup {
+        Setup { warm_up_seconds, ..self }
+    }
+}
+
+/// The shape of the course.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Shape {
+    /// One slope throughout.
+    Line,
+    /// Another slope from a time on: `before` and `after`, in values per second.
+    Bend {
+        /// Slope before it.
+        before: f64,
+        /// Slope after it.
+        after: f64,
+    },
+    /// So many steps between level stretches; `rise` is the last level above the first.
+    Steps {
+        /// 1 or 2.
+        count: usize,
+        /// In the unit of the series; negative for a fall.
+        rise: f64,
+    },
+}
+
+/// How a figure moves. Slopes in values per second.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Trend {
+    /// The part that slope and test are of: from here …
+    pub from_unix: f64,
+    /// … until here, seconds since 1970.
+    pub until_unix: f64,
+    /// From the first point of the series to the last.
+    pub span_seconds: f64,
+    /// Blocks in the part.
+    pub blocks: usize,
+    /// Blocks that are independent of each other, by the memory of the noise.
+    pub independent: f64,
+    /// Theil–Sen slope with its 95 % interval.
+    pub slope: f64,
+    /// See `slope`.
+    pub slope_low: f64,
+    /// See `slope`.
+    pub slope_high: f64,
+    /// Mann–Kendall with Hamed's and Rao's correction: probability of such a rise where there is none.
+    pub p_rise: f64,
+    /// The same by least squares over the independent blocks.
+    pub p_slope: f64,
+    /// The level at the beginning of the part, and now, without rhythm and noise.
+    pub level_from: f64,
+    /// See `level_from`.
+    pub level: f64,
+    /// Growth over the part, all lives together.
+    pub growth: f64,
+    /// Seconds over which it grew.
+    pub grown_seconds: f64,
+    /// What noise adds, one standard deviation.
+    pub noise: f64,
+    /// Theil–Sen slope of the floors.
+    pub floor_slope: f64,
+    /// The least that the lowest level of a third of the part is above that of the third before; the median over the lives.
+    pub floor_rise: f64,
+    /// Slope at the end over slope at the beginning of the part, where the difference is significant.
+    pub bends_to: Option<f64>,
+    /// The shape of the whole course.
+    pub shape: Shape,
+    /// Highest level before the part, in the same life; `None` where there is none.
+    pub ceiling: Option<f64>,
+    /// Half the height of the day's rhythm, where it has one.
+    pub rhythm: Option<f64>,
+    /// Length of a collector's tooth in seconds, where the figures are the floors of teeth.
+    pub tooth_seconds: Option<f64>,
+    /// Lives of the process.
+    pub lives: usize,
+    /// Restarts among them that nobody marked.
+    pub inferred_restarts: usize,
+}
+
+/// Measures how `series` moves; `None` where there are fewer than [`BLOCKS_MIN`] blocks to look at.
+#[must_use]
+pub fn measure(series: &Series, setup: &Setup) -> Option<Trend> {
+    let ready = prepare(series.points(), setup);
+    let all = ready.blocks.as_slice();
+    if all.len() < BLOCKS_MIN {
+        return None;
+    }
+    let scale = median(all.iter().map(|b| b.value.abs()).collect());
+    // Sampling noise that is known is a floor of the noise, too.
+    let sampling = median(all.iter().map(|b| b.variance).collect()).sqrt();
+    let resolution = (RESOLUTION * scale).max(sampling);
+    let (fit, independent) = best_fit(all, series.span_seconds(), resolution)?;
+    let level: Vec<Block> =
+        all.iter().map(|b| Block { value: b.value - fit.rhythm(b), floor: b.floor - fit.rhythm(b), ..*b }).collect();
+    let knot = fit.model.knot;
+    let part: Vec<Block> = level.iter().filter(|b| knot.is_none_or(|knot| b.age >= knot)).copied().collect();
+    // Also as it is: taking a rhythm out may remove a slope, never make one.
+    let raw: Vec<Block> = all.iter().filter(|b| knot.is_none_or(|knot| b.age >= knot)).copied().collect();
+    let plain = ranks(&groups(&raw, |b| b.value), INTERVAL)?;
+    let found = ranks(&groups(&part, |b| b.value), INTERVAL)?;
+    let (slope, error) = fit.final_slope(independent);
+    let error = error.hypot(resolution / part.len() as f64 / grown(&part).max(1.0));
+    let (from, until) = (part.first()?, part.last()?);
+    let grown_seconds = grown(&part);
+    let centre = centre(&part, found.slope);
+    // In less than two days a rhythm takes the curve of a cache that fills for its own.
+    let as_it_is = bends_to(&raw).filter(|_| series.span_seconds() < 2.0 * RHYTHM_SPAN_SECONDS);
+    let rhythm = fit.model.rhythm.then(|| all.iter().map(|b| fit.rhythm(b).abs()).fold(0.0, f64::max));
+    Some(Trend {
+        from_unix: from.at,
+        until_unix: until.at,
+        span_seconds: series.span_seconds(),
+        blocks: part.len(),
+        independent: independent * part.len() as f64 / all.len() as f64,
+        slope: found.slope,
+        slope_low: found.slope_low,
+        slope_high: found.slope_high,
+        p_rise: found.p_rise.max(plain.p_rise),
+        p_slope: student_tail(slope / error.max(f64::MIN_POSITIVE), independent - 3.0),
+        level_from: centre + found.slope * from.age,
+        level: centre + found.slope * until.age,
+        growth: found.slope.min(plain.slope) * grown_seconds,
+        grown_seconds,
+        noise: spread(&fit.residuals).max(resolution),
+        floor_slope: ranks(&groups(&part, |b| b.floor), INTERVAL).map_or(0.0, |r| r.slope),
+        floor_rise: floor_rise(&raw),
+        bends_to: bends_to(&part).into_iter().chain(as_it_is).reduce(f64::min),
+        shape: shape(all, &level, &ready, &fit, independent, resolution),
+        ceiling: ceiling(&level, until, knot),
+        rhythm,
+        tooth_seconds: ready.tooth_seconds,
+        lives: ready.lives,
+        inferred_restarts: ready.inferred,
+    })
+}
+
+/// The last life's middle line, at age 0.
+fn centre(part: &[Block], slope: f64) -> f64 {
+    let life = part.last().map_or(0, |b| b.life);
+    median(part.iter().filter(|b| b.life == life).map(|b| b.value - slope * b.age).collect())
+}
+
+fn groups(blocks: &[Block], value: impl Fn(&Block) -> f64) -> Vec<Vec<Pair>> {
+    blocks.chunk_by(|a, b| a.life == b.life).map(|life| life.iter().map(|b| (b.age, value(b))).collect()).collect()
+}
+
+/// Seconds over which the blocks could grow: the lives' spans together.
+fn grown(blocks: &[Block]) -> f64 {
+    blocks.chunk_by(|a, b| a.life == b.life).map(|life| life[life.len() - 1].age - life[0].age).sum()
+}
+
+/// The model that explains most for what it costs, and how many blocks are independent.
+fn best_fit(blocks: &[Block], span_seconds: f64, resolution: f64) -> Option<(Fit, f64)> {
+    let rhythms: &[bool] = if span_seconds >= RHYTHM_SPAN_SECONDS { &[false, true] } else { &[false] };
+    let oldest = blocks.iter().map(|b| b.age).fold(0.0, f64::max);
+    let youngest = blocks.iter().map(|b| b.age).fold(oldest, f64::min);
+    let mut fits = Vec::new();
+    for rhythm in rhythms {
+        let line = Model { slope: true, rhythm: *rhythm, ..Model::default() };
+        fits.extend(line.fit(blocks));
+        let knots = (1..KNOTS).map(|i| youngest + (oldest - youngest) * 0.8 * i as f64 / KNOTS as f64);
+        let long = |knot: &f64| blocks.iter().filter(|b| b.age >= *knot).count() >= BLOCKS_MIN.max(blocks.len() / 6);
+        let bent = knots.filter(long).filter_map(|knot| Model { knot: Some(knot), ..line }.fit(blocks));
+        fits.extend(bent.min_by(|a, b| a.squares.total_cmp(&b.squares)));
+    }
+    let independent = fits.iter().min_by(|a, b| a.squares.total_cmp(&b.squares))?.independent();
+    // A bend between slopes that are alike is no bend: the part is then the whole.
+    let alike = |fit: &Fit| {
+        let (before, (after, _)) = (fit.first_slope(), fit.final_slope(independent));
+        fit.model.knot.is_some() && before > 0.0 && (ALIKE.0 * before..=ALIKE.1 * before).contains(&after)
+    };
+    fits.retain(|fit| !alike(fit));
+    let best = fits
+        .into_iter()
+        .min_by(|a, b| a.criterion(independent, resolution).total_cmp(&b.criterion(independent, resolution)))?;
+    Some((best, independent))
+}
+
+/// Steps explain a single life better than the slope does, with the rhythm taken out or as it is; or the fit's own shape.
+fn shape(raw: &[Block], level: &[Block], ready: &Prepared, fit: &Fit, independent: f64, resolution: f64) -> Shape {
+    let own = fit.criterion(independent, resolution);
+    let found = |blocks: &[Block], more: usize| {
+        let values: Vec<f64> = blocks.iter().map(|b| b.value).collect();
+        let rate = move |s: &steps::Steps| {
+            fit::criterion(s.squares, raw.len(), 2 * s.count + 1 + more, independent, resolution)
+        };
+        steps::steps(&values).into_iter().map(move |s| (rate(&s), s))
+    };
+    let rhythm = if fit.model.rhythm { 4 } else { 0 };
+    let better = found(raw, 0)
+        .chain(found(level, rhythm))
+        .min_by(|a, b| a.0.total_cmp(&b.0))
+        .filter(|(criterion, _)| ready.lives == 1 && *criterion < own - STEPS_BETTER);
+    match (better, fit.model.knot) {
+        (Some((_, steps)), _) => Shape::Steps { count: steps.count, rise: steps.after - steps.before },
+        (None, Some(_)) => Shape::Bend { before: fit.first_slope(), after: fit.final_slope(independent).0 },
+        (None, None) => Shape::Line,
+    }
+}
+
+/// The slope at the end over that at the beginning, where a square term is significant.
+fn bends_to(part: &[Block]) -> Option<f64> {
+    let youngest = part.iter().map(|b| b.age).fold(f64::INFINITY, f64::min);
+    let oldest = part.iter().map(|b| b.age).fold(0.0, f64::max);
+    let part: Vec<Block> = part.iter().map(|b| Block { age: b.age - youngest, ..*b }).collect();
+    let fit = Model { slope: true, curve: true, ..Model::default() }.fit(&part)?;
+    let independent = fit.independent();
+    let (curve, error) = fit.curve(independent)?;
+    let p = student_tail(curve.abs() / error.max(f64::MIN_POSITIVE), independent - 3.0);
+    let first = fit.first_slope();
+    let last = first + 2.0 * curve * (oldest - youngest);
+    (p < 0.02).then_some(if first.abs() > 0.0 { last / first } else { f64::INFINITY })
+}
+
+/// See [`Trend::floor_rise`].
+fn floor_rise(part: &[Block]) -> f64 {
+    let rises = part.chunk_by(|a, b| a.life == b.life).filter(|life| life.len() >= BLOCKS_MIN).map(|life| {
+        let floors = life
+            .chunks(life.len().div_ceil(3))
+            .map(|third| third.iter().map(|b| b.floor).fold(f64::INFINITY, f64::min));
+        let floors: Vec<f64> = floors.collect();
+        floors.windows(2).map(|pair| pair[1] - pair[0]).fold(f64::INFINITY, f64::min)
+    });
+    median(rises.collect())
+}
+
+/// The highest level that the life had before the part and came back from.
+fn ceiling(level: &[Block], until: &Block, knot: Option<f64>) -> Option<f64> {
+    let before = level.iter().filter(|b| b.life == until.life && knot.is_some_and(|knot| b.age < knot));
+    before.map(|b| b.value).reduce(f64::max)
+}
+
+/// Probability that Student's t of so many degrees of freedom is above `t` (Wallace 1959: as a normal).
+fn student_tail(t: f64, freedom: f64) -> f64 {
+    let v = freedom.max(1.0);
+    let z = (v * (t * t / v).ln_1p()).sqrt() * (8.0 * v + 1.0) / (8.0 * v + 3.0);
+    normal_tail(if t < 0.0 { -z } else { z })
+}
+
+#[cfg(test)]
+mod tests;

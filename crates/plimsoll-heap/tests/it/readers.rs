@@ -1,0 +1,113 @@
+//! Inputs made by real tools, beside each a golden text of what is read; and the figures that the tools' own reports give.
+//!
+//! `PLIMSOLL_BLESS=1` writes the golden texts anew.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use plimsoll_heap::parse::{ReadError, Warning, heapprofile, jemalloc, jvm, pprof, smaps};
+use plimsoll_heap::profile::{Profile, diff};
+
+type Read = fn(&[u8]) -> Result<(Profile, Vec<Warning>), ReadError>;
+
+/// File and its reader.
+const FILES: [(&str, Read); 11] = [
+    ("go-1.pb.gz", |bytes| pprof::read(bytes)),
+    ("go-2.pb.gz", |bytes| pprof::read(bytes)),
+    ("jemalloc-1.heap", |bytes| jemalloc::read(bytes)),
+    ("jemalloc-2.heap", |bytes| jemalloc::read(bytes)),
+    ("jemalloc-1.symbolized", |bytes| jemalloc::read(bytes)),
+    ("jemalloc-2.symbolized", |bytes| jemalloc::read(bytes)),
+    ("node.heapprofile", |bytes| heapprofile::read(bytes)),
+    ("jvm-1.histogram", |bytes| jvm::read(bytes)),
+    ("jvm-2.histogram", |bytes| jvm::read(bytes)),
+    ("jvm.smaps", |bytes| smaps::read(bytes)),
+    ("jvm.smaps_rollup", |bytes| smaps::read(bytes)),
+];
+
+fn path(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata").join(name)
+}
+
+fn read(name: &str) -> (Profile, Vec<Warning>) {
+    let (_, reader) = FILES.iter().find(|(file, _)| *file == name).unwrap();
+    reader(&std::fs::read(path(name)).unwrap()).unwrap()
+}
+
+fn described(profile: &Profile, warnings: &[Warning]) -> String {
+    let mut text = format!("{} {:?}\n", profile.kind.word(), profile.sampling);
+    writeln!(text, "total {:.0} bytes, {:.0} objects", profile.bytes(), profile.count()).unwrap();
+    profile.totals.iter().for_each(|(name, bytes)| writeln!(text, "{name} {bytes}").unwrap());
+    warnings.iter().for_each(|w| writeln!(text, "warning: {} ({} times)", w.what, w.times).unwrap());
+    for row in profile.rows().iter().take(20) {
+        writeln!(text, "{:>12} {:>8} {}", row.bytes, row.count, row.key).unwrap();
+    }
+    text
+}
+
+#[test]
+fn what_is_read_of_real_files_is_as_it_was() {
+    for (name, _) in FILES {
+        let (profile, warnings) = read(name);
+        let text = described(&profile, &warnings);
+        let golden = path(&format!("{name}.txt"));
+        if std::env::var_os("PLIMSOLL_BLESS").is_some() {
+            std::fs::write(&golden, &text).unwrap();
+        }
+        assert_eq!(text, std::fs::read_to_string(&golden).unwrap_or_default(), "{name}");
+    }
+}
+
+/// The figure before a word in a report of pprof or jeprof, in bytes.
+fn reported(report: &str, function: &str) -> f64 {
+    let text = std::fs::read_to_string(path(report)).unwrap();
+    let line = text.lines().find(|line| line.ends_with(function)).unwrap();
+    line.split_whitespace().next().unwrap().trim_end_matches('B').parse().unwrap()
+}
+
+fn bytes_of(profile: &Profile, function: &str) -> f64 {
+    let blamed = |key: &str| key.split(" ← ").next() == Some(function);
+    profile.entries.iter().filter(|entry| blamed(&profile.key(entry))).map(|entry| entry.bytes).sum()
+}
+
+#[test]
+fn go_agrees_with_go_tool_pprof() {
+    let (profile, _) = read("go-2.pb.gz");
+    // "99.72% of 23615031B total"
+    assert_eq!(profile.bytes(), 23_615_031.0);
+    for function in ["main.leakSmall", "main.fillCache"] {
+        assert_eq!(bytes_of(&profile, function), reported("go-2.top", function), "{function}");
+    }
+}
+
+#[test]
+fn jemalloc_agrees_with_jeprof_and_the_leak_is_the_first_row() {
+    let (profile, _) = read("jemalloc-2.symbolized");
+    // "Total: 27651466 B"; jeprof cuts each line to whole bytes.
+    assert!((profile.bytes() - 27_651_466.0).abs() <= profile.entries.len() as f64, "{}", profile.bytes());
+    for function in ["leak_small", "fill_cache"] {
+        let (own, theirs) = (bytes_of(&profile, function), reported("je-2.top", function));
+        assert!((own - theirs).abs() <= profile.entries.len() as f64, "{function}: {own} and {theirs}");
+    }
+    let (before, _) = read("jemalloc-1.symbolized");
+    let found = diff::diff(&before, &profile).unwrap();
+    let first = &found.changes[0];
+    assert!(first.key.starts_with("leak_small ← main") && !first.is_noise(), "{first:?}");
+    let grown: f64 =
+        found.changes.iter().filter(|c| c.key.starts_with("leak_small")).map(|c| c.delta_bytes() as f64).sum();
+    assert!((grown - reported("je-diff.top", "leak_small")).abs() < 10.0, "{grown}");
+    assert!(found.changes.iter().filter(|c| c.key.starts_with("fill_cache")).all(|c| c.delta_bytes() == 0));
+}
+
+#[test]
+fn every_beginning_of_a_real_file_is_read_or_refused() {
+    for (name, reader) in FILES {
+        let whole = std::fs::read(path(name)).unwrap();
+        for length in (0..whole.len()).step_by(whole.len() / 150 + 1) {
+            // A text that ends at a line may look whole; what is read of it is never more than the whole.
+            if let Ok((profile, _)) = reader(&whole[..length]) {
+                assert!(profile.bytes() <= read(name).0.bytes(), "{name}: {length} bytes");
+            }
+        }
+    }
+}
