@@ -8,6 +8,7 @@
 //! | [`judge`] | what counts as saved, and what as left alone |
 //! | [`embedded`] | incident 2: a service that embeds the watchdog, its unprotected control, and the judgement of both |
 //! | [`evidence`] | what a load wrote about itself: when it crossed the mark, when SIGTERM reached its handler |
+//! | [`log_channel`] | incident 4: log entries in front of a locked database, through a channel without a bound or a queue |
 //! | [`packets`] | incident 1: a packet store and its laws |
 //! | [`product`] | where the two binaries are |
 //! | [`words`], [`lines`], [`account`] | the numbered lines of the log tests and the accounting of them |
@@ -30,6 +31,7 @@ pub mod files;
 pub mod judge;
 pub mod launch;
 pub mod lines;
+pub mod log_channel;
 pub mod packets;
 pub mod product;
 pub mod protected;

@@ -9,6 +9,7 @@ mod disk;
 mod disk_flood;
 mod incident1;
 mod incident2;
+mod incident4;
 mod life;
 mod logs;
 mod reaction;

@@ -7,6 +7,7 @@
 mod lane;
 mod ring;
 mod share;
+mod spill;
 mod sum;
 mod wait;
 
@@ -25,6 +26,7 @@ pub(super) use ring::Ring;
 use ring::{Cursor, Entry};
 pub use share::GUARANTEED_RATIO;
 use share::{Flow, Shares};
+use spill::Spill;
 use sum::Sum;
 pub(super) use wait::{RoomMade, Sleeper, Wish};
 
@@ -83,20 +85,6 @@ struct Producer {
     refused: [Tally; Refusal::COUNT],
     /// What was dropped and not yet told in a gap record.
     untold: [Missing; DropReason::COUNT],
-}
-
-/// What lies in the overflow.
-#[derive(Default)]
-struct Spill {
-    /// Values go there, room or not, until it is empty: what came first leaves first.
-    active: bool,
-    /// Values on their way there.
-    in_flight: u64,
-    /// Values kept there.
-    kept: u64,
-    total: Tally,
-    returned: u64,
-    lost: u64,
 }
 
 /// What every send writes comes first and together: each time the lock passes from one processor to another, those lines follow it.
@@ -395,45 +383,6 @@ impl<T> Core<T> {
         producer.dropped[reason as usize] += lost;
         producer.untold[reason as usize].add(lost, at);
         self.untold = true;
-    }
-
-    fn begin_spill(&mut self, value: T) -> Offer<T> {
-        self.spill.active = true;
-        self.spill.in_flight += 1;
-        Offer::Spill(value)
-    }
-
-    /// What came of a value that went to the overflow: kept, or dropped.
-    pub(super) fn spilled(&mut self, producer: usize, bytes: u64, kept: bool, at: Duration) {
-        self.spill.in_flight -= 1;
-        let one = Tally { items: 1, bytes };
-        if kept {
-            self.spill.kept += 1;
-            self.spill.total += one;
-        } else {
-            self.note_drop(producer, DropReason::Overflow, one, at);
-            self.end_spill();
-        }
-    }
-
-    /// Values that lie in the overflow.
-    pub(super) fn kept(&self) -> u64 {
-        self.spill.kept
-    }
-
-    /// So many came back from the overflow; `empty`: it says that it has no more.
-    pub(super) fn unspilled(&mut self, count: u64, empty: bool) {
-        self.spill.returned += count;
-        self.spill.kept = self.spill.kept.saturating_sub(count);
-        // Values that arrive there meanwhile are counted once they have; only without any is the word "empty" its own.
-        if empty && self.spill.in_flight == 0 {
-            self.spill.lost += std::mem::take(&mut self.spill.kept);
-        }
-        self.end_spill();
-    }
-
-    fn end_spill(&mut self) {
-        self.spill.active &= self.spill.kept > 0 || self.spill.in_flight > 0;
     }
 
     /// The oldest value: delivered.
