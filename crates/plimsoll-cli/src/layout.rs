@@ -95,6 +95,11 @@ impl Layout {
         self.home().join("stderr.fifo")
     }
 
+    /// Heap captures: files, digests, reports.
+    pub(crate) fn heap(&self) -> PathBuf {
+        self.home().join("heap")
+    }
+
     /// The datagram socket (0600) that the program reports to.
     pub(crate) fn report_socket(&self) -> PathBuf {
         self.home().join("report.sock")

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 mod args;
+mod capture;
 mod commands;
 mod exit;
 mod layout;

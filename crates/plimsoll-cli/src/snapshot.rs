@@ -8,10 +8,13 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 pub(crate) mod found;
+mod heap;
 pub(crate) mod report;
 #[cfg(test)]
 pub(crate) mod sample;
 pub(crate) mod volume;
+
+pub(crate) use heap::{CaptureView, HeapView};
 
 /// The version of the JSON shape.
 pub(crate) const VERSION: u32 = 1;
@@ -39,6 +42,8 @@ pub(crate) struct Snapshot {
     pub restarts: RestartView,
     pub last_exit: Option<ExitView>,
     pub logs: LogsView,
+    /// Heap captures; absent where they are off.
+    pub heap: Option<HeapView>,
     /// What the program said of itself.
     pub reports: report::ReportsView,
     pub pressure: Option<PressureView>,
@@ -262,6 +267,11 @@ pub(crate) struct LogsView {
     pub spool_bytes: u64,
     pub database_bytes: u64,
     pub chunks_total: u64,
+    pub merged_chunks_total: u64,
+    /// Lines in all chunks.
+    pub kept_lines: u64,
+    /// Lines that were kept once and deleted since the start, by the bound that they were beyond.
+    pub retired_lines_total: BTreeMap<String, u64>,
     pub echo_dropped_lines_total: u64,
     pub volume: volume::VolumeView,
     /// Why the store is degraded (disk full, locked, …), when it is.
@@ -361,6 +371,9 @@ impl Snapshot {
             redact_command(&mut stage.action);
             stage.last_skip_reason = None;
         }
+        if let Some(heap) = &mut self.heap {
+            heap.redact();
+        }
         self.logs.volume.redact();
         self.reports.redact();
         if let Some(words) = self.last_exit.as_mut().and_then(|exit| exit.last_words.as_mut()) {
@@ -443,4 +456,8 @@ pub(crate) trait Control: Send + Sync {
     fn set_memory(&self, budget_bytes: u64, reserve_bytes: Option<u64>) -> Result<(), String>;
     /// Asks for a clean stop, as SIGTERM to the supervisor would.
     fn stop(&self);
+    /// Asks for a heap capture; the ticket is served once `heap.served_total` has reached it. The error is a sentence.
+    fn capture(&self) -> Result<u64, String>;
+    /// Where captures are kept; `None` where they are off.
+    fn shelf(&self) -> Option<crate::capture::shelf::Shelf>;
 }

@@ -8,6 +8,10 @@ use std::time::Duration;
 use plimsoll::units;
 
 use crate::args::Place;
+use crate::capture;
+use crate::capture::mode::Mode;
+use crate::capture::shelf::{self, Keep};
+use crate::commands::keep::KeepArgs;
 use crate::commands::rate;
 use crate::exit::Failure;
 use crate::layout::Layout;
@@ -15,6 +19,7 @@ use crate::supervise::logs::LOG_DISK_MIN_BYTES;
 use crate::supervise::options::{self, Options};
 use crate::supervise::restart::{self, Policy};
 use crate::supervise::stage::{MAX_STAGES, Stage};
+use crate::web::token::Token;
 
 /// Where `--http` without an address listens.
 pub(crate) const HTTP_DEFAULT: &str = "127.0.0.1:7117";
@@ -53,7 +58,7 @@ pub(crate) struct Args {
     backoff: Duration,
 
     /// Do something at a level: LEVEL[ for DUR]=ACTION. LEVEL: elevated (75 %), high (88 %), critical (100 % of the
-    /// budget). ACTION: note, signal:NAME, exec:CMD, stop
+    /// budget). ACTION: note, snapshot, signal:NAME, exec:CMD, stop
     #[arg(long = "on", value_name = "LEVEL=ACTION")]
     on: Vec<Stage>,
 
@@ -64,6 +69,11 @@ pub(crate) struct Args {
     /// Serve status, a page and /metrics over HTTP, on loopback only [default address: 127.0.0.1:7117]
     #[arg(long, value_name = "ADDR", num_args = 0..=1, require_equals = true, default_missing_value = HTTP_DEFAULT, value_parser = address)]
     http: Option<SocketAddr>,
+
+    /// Token of the HTTP port: who sends it (Authorization: Bearer) may ask for heap captures and read what they name.
+    /// A file of mode 0600
+    #[arg(long, value_name = "FILE", value_parser = token, requires = "http")]
+    http_token_file: Option<Token>,
 
     /// Give the program a pseudo-terminal instead of pipes
     #[arg(long)]
@@ -82,6 +92,9 @@ pub(crate) struct Args {
     #[arg(long, value_name = "SIZE", value_parser = log_disk, default_value = "1G")]
     log_disk: u64,
 
+    #[command(flatten)]
+    keep: KeepArgs,
+
     /// Make no cgroup for the program: its process tree is summed instead
     #[arg(long)]
     no_cgroup: bool,
@@ -93,6 +106,27 @@ pub(crate) struct Args {
     /// Let the program swap beyond the kernel's limit
     #[arg(long)]
     swap: bool,
+
+    /// Heap captures: auto (figures every 30 min, a full snapshot when asked for and safe), profile, full, jemalloc,
+    /// pprof=URL, off
+    #[arg(long, value_name = "MODE", default_value = "auto")]
+    heap: Mode,
+
+    /// Time between two captures
+    #[arg(long, value_name = "DUR", value_parser = interval, default_value = "30m")]
+    heap_every: Duration,
+
+    /// Keep at most so many captures
+    #[arg(long, value_name = "N", default_value_t = shelf::KEEP_COUNT)]
+    heap_keep: usize,
+
+    /// Keep none longer than this
+    #[arg(long, value_name = "DUR", value_parser = age, default_value = "30d")]
+    heap_max_age: Duration,
+
+    /// Keep at most so many bytes of them; the newest is kept in any case
+    #[arg(long, value_name = "SIZE", value_parser = size, default_value = "10G")]
+    heap_max_size: u64,
 
     /// The program and its arguments, after --
     #[arg(last = true, required = true, value_name = "CMD")]
@@ -111,6 +145,20 @@ fn log_disk(text: &str) -> Result<u64, String> {
 fn wait(text: &str) -> Result<Duration, String> {
     let wait = units::parse_duration(text).map_err(|error| error.to_string())?;
     if wait > LONGEST_WAIT { Err("longer than 24 h".to_owned()) } else { Ok(wait) }
+}
+
+fn token(path: &str) -> Result<Token, String> {
+    Token::from_file(path.as_ref())
+}
+
+/// An interval of captures: a second to a day.
+fn interval(text: &str) -> Result<Duration, String> {
+    let interval = wait(text)?;
+    if interval < Duration::from_secs(1) { Err("shorter than 1 s".to_owned()) } else { Ok(interval) }
+}
+
+fn age(text: &str) -> Result<Duration, String> {
+    units::parse_duration(text).map_err(|error| error.to_string())
 }
 
 pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
@@ -153,12 +201,19 @@ impl Args {
             backoff: self.backoff,
             stages: self.on,
             http: self.http,
+            http_token: self.http_token_file,
             pty: self.pty,
             quiet: self.quiet,
             silent: false,
             cgroup: !self.no_cgroup,
             derive: !self.no_derive,
             swap: self.swap,
+            keep: self.keep.understood(),
+            heap: capture::Settings {
+                mode: self.heap,
+                every: self.heap_every,
+                keep: Keep { count: self.heap_keep.max(1), age: self.heap_max_age, bytes: self.heap_max_size },
+            },
             log_disk_bytes: self.log_disk,
             log_rate: rate::limit(&self.log_rate).map_err(Failure::usage)?,
         })

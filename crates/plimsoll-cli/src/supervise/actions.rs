@@ -22,6 +22,7 @@ use super::reason::signal_name;
 use super::shared::Shared;
 use super::stage::{Do, EXEC_LIMIT, Stage};
 use super::table::State;
+use crate::capture::due::Trigger;
 
 /// Commands that run at one time.
 pub(crate) const MAX_HELPERS: usize = 4;
@@ -134,6 +135,11 @@ fn one(lives: &mut Lives, index: usize, stage: &Stage, decision: &Decision) -> R
     let Some(child) = &lives.child else { return Err("there is no program".to_owned()) };
     match &stage.action {
         Do::Note => lives.shared.tell("stage", &format!("{label}: {figures}")),
+        Do::Snapshot => {
+            let (desk, _) = lives.shared.heap.get().ok_or("captures are off (--heap=off)")?;
+            desk.ask(Trigger::Level, MonotonicClock.now()).map_err(|refused| refused.to_string())?;
+            lives.shared.tell("stage", &format!("{label}: asked for; {figures}"));
+        }
         Do::Stop => {
             // Done by the governor's thread; here only if it was disarmed meanwhile.
         }

@@ -367,6 +367,9 @@ impl Lives {
                 sys::forget_code();
             }
             self.shared.scan_descriptors();
+            if let Some((desk, _)) = self.shared.heap.get() {
+                desk.look(now, self.shared.charged_bytes());
+            }
             self.timers.scan = Some(now + SCAN_INTERVAL);
         }
         self.helpers.look_at_deadline(now, &self.shared);
@@ -468,6 +471,9 @@ impl Lives {
             }
         }
         self.timers.scan = Some(self.clock.now() + FIRST_SCAN);
+        if let Some((desk, _)) = self.shared.heap.get() {
+            desk.life_began(self.clock.now());
+        }
         self.child = Some(child);
     }
 }

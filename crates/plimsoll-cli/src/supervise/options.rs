@@ -9,7 +9,10 @@ use plimsoll_store::RateLimit;
 
 use super::restart::Policy;
 use super::stage::Stage;
+use crate::capture;
+use crate::commands::keep::Keep;
 use crate::layout::Layout;
+use crate::web::token::Token;
 
 /// Time between SIGTERM and SIGKILL when none is given.
 #[cfg(test)]
@@ -38,6 +41,8 @@ pub(crate) struct Options {
     pub(crate) stages: Vec<Stage>,
     /// Where to serve HTTP, when asked to.
     pub(crate) http: Option<SocketAddr>,
+    /// What stands for authority there.
+    pub(crate) http_token: Option<Token>,
     /// A pseudo-terminal for the child.
     pub(crate) pty: bool,
     /// No echo of the child's output, no start banner.
@@ -50,6 +55,10 @@ pub(crate) struct Options {
     pub(crate) derive: bool,
     /// The child may use swap.
     pub(crate) swap: bool,
+    /// How long the log is kept.
+    pub(crate) keep: Keep,
+    /// `--heap` and what belongs to it.
+    pub(crate) heap: capture::Settings,
     /// Disk that its log may take in all.
     pub(crate) log_disk_bytes: u64,
     /// What each of its streams may print.

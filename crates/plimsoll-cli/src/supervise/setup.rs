@@ -36,6 +36,7 @@ use super::start::{self, Starter, Streams};
 use super::state::{self, Lock, Locked, Process, State};
 use super::tty::Terminal;
 use super::{ends, files, sys};
+use crate::capture::{Capture, CaptureHandle};
 use crate::exit::Failure;
 use crate::snapshot::{Control, ExitView};
 use crate::tail::Inputs;
@@ -118,7 +119,7 @@ pub(crate) fn supervise(options: Options) -> Result<u8, Failure> {
         &shared.beat,
         inputs,
         echo,
-        Kept { disk_bytes: options.log_disk_bytes, rate: options.log_rate },
+        Kept { disk_bytes: options.log_disk_bytes, rate: options.log_rate, keep: options.keep },
     )
     .map_err(no_system)?;
     let logs = Arc::new(logs);
@@ -131,6 +132,9 @@ pub(crate) fn supervise(options: Options) -> Result<u8, Failure> {
     banner(&options, &shared, &budget, &root);
     let settled = settle(&options, &adoption, adopted, previous.as_ref(), &shared);
     reports(&options, &shared);
+    let helpers = Excluded::default();
+    let capture = Capture::new(&options.heap, &layout);
+    let captures = capture.as_ref().and_then(|capture| start_captures(capture, &shared, &helpers));
     let web = faces(&options, &shared);
 
     let recorder = Arc::new(Recorder::new(&layout));
@@ -138,7 +142,8 @@ pub(crate) fn supervise(options: Options) -> Result<u8, Failure> {
         streams,
         group: group.clone(),
         stages,
-        helpers: Excluded::default(),
+        helpers,
+        capture,
         inherited_score,
         state: State {
             groups: group.as_ref().map(|group| group.states()).unwrap_or_default(),
@@ -162,6 +167,7 @@ pub(crate) fn supervise(options: Options) -> Result<u8, Failure> {
     let code = lives.run(settled);
 
     let last = ends::last_line(&lives);
+    drop(captures);
     drop(web);
     let said = logs.close(DRAIN);
     drop(typing);
@@ -369,6 +375,20 @@ fn settle(
     None
 }
 
+/// The thread that captures the heap: without it the program runs all the same.
+fn start_captures(capture: &Capture, shared: &Arc<Shared>, helpers: &Excluded) -> Option<CaptureHandle> {
+    match capture.start(shared, helpers.clone()) {
+        Ok(handle) => {
+            shared.heap.set((capture.desk(), capture.shelf())).ok();
+            Some(handle)
+        }
+        Err(error) => {
+            shared.stand(&format!("no heap captures: {error}"));
+            None
+        }
+    }
+}
+
 /// The socket that the program reports to, and the manager above: without them the program runs as well.
 fn reports(options: &Options, shared: &Shared) {
     let relay = Relay::new(Notify::from_env());
@@ -398,7 +418,7 @@ fn faces(options: &Options, shared: &Arc<Shared>) -> Option<WebHandle> {
         }
     });
     let control: Arc<dyn Control> = Arc::clone(shared) as Arc<dyn Control>;
-    match web::serve(control, unix, tcp) {
+    match web::serve(control, unix, tcp, options.http_token.clone()) {
         Ok(web) => {
             if let Some(address) = web.tcp_addr() {
                 shared.tell("start", &format!("http://{address}/ · metrics at http://{address}/metrics"));

@@ -32,6 +32,8 @@ use super::speak::Mouth;
 use super::stage::Stage;
 use super::table::State;
 use super::watch::Watch;
+use crate::capture::Desk;
+use crate::capture::shelf::Shelf;
 use crate::snapshot::{DecisionView, DerivedView, ExitView, StageView};
 use crate::tail::Notes;
 
@@ -85,6 +87,8 @@ struct Inner {
     rate: Option<(Duration, u64, u64)>,
     rates: Option<(f64, f64)>,
     adopted: bool,
+    /// What of the program's memory is put down to a heap capture.
+    attributed_bytes: u64,
 }
 
 #[derive(Clone, Copy)]
@@ -121,6 +125,8 @@ pub(crate) struct Shared {
     descriptors: Mutex<Descriptors>,
     notes: OnceLock<Notes>,
     logs: OnceLock<Arc<Logs>>,
+    /// Where heap captures are asked for, and where they are kept.
+    pub(crate) heap: OnceLock<(Arc<Desk>, Shelf)>,
     reports: OnceLock<Arc<Reports>>,
     waker: Waker,
     clock: MonotonicClock,
@@ -159,6 +165,7 @@ impl Shared {
             descriptors: Mutex::default(),
             notes: OnceLock::new(),
             logs: OnceLock::new(),
+            heap: OnceLock::new(),
             reports: OnceLock::new(),
             waker,
             clock: MonotonicClock,
@@ -318,8 +325,12 @@ impl Shared {
         let mut inner = self.inner.lock();
         inner.child = None;
         let seen = inner.watch.take();
+        inner.attributed_bytes = 0;
         drop(inner);
         drop(seen);
+        if let Some((desk, _)) = self.heap.get() {
+            desk.life_ended();
+        }
     }
 
     /// The governor of the life that began. Its policy may have been changed while it was being started.
@@ -367,10 +378,38 @@ impl Shared {
         (inner.budget_bytes, inner.reserve_bytes)
     }
 
-    /// The governor's policy for what is in force.
+    /// The governor's policy for what is in force. What a heap capture makes the program grow by moves the budget up into
+    /// the reserve, of which a quarter stays: the kernel's limit is where it was.
     pub(crate) fn policy(&self) -> Policy {
+        let inner = self.inner.lock();
+        let (budget, reserve, attributed) = (inner.budget_bytes, inner.reserve_bytes, inner.attributed_bytes);
+        drop(inner);
+        let Some(budget) = budget else { return Policy::observe() };
+        let moved = attributed.min(reserve - reserve / 4);
+        Policy::new(budget.saturating_add(moved), reserve - moved)
+    }
+
+    /// From now on so much of what the program holds is put down to a heap capture; 0: nothing is.
+    pub(crate) fn attribute(&self, bytes: u64) {
+        let _changing = self.changing.lock();
+        self.inner.lock().attributed_bytes = bytes;
+        let policy = self.policy();
+        let governor = self.inner.lock().watch.as_ref().map(|seen| Arc::clone(&seen.governor));
+        if let Some(Err(errors)) = governor.map(|governor| governor.set_policy(policy)) {
+            self.warn(&errors.to_string());
+        }
+    }
+
+    /// What the program is charged with, as the governor saw it last.
+    pub(crate) fn charged_bytes(&self) -> Option<u64> {
+        let status = self.inner.lock().watch.as_ref().map(|seen| seen.governor.status())?;
+        status.decision?.charged_bytes
+    }
+
+    /// Where elevated begins, whatever is attributed to a capture.
+    pub(crate) fn own_mark_bytes(&self) -> Option<u64> {
         let (budget, reserve) = self.budget();
-        budget.map_or_else(Policy::observe, |budget| Policy::new(budget, reserve))
+        Policy::new(budget?, reserve).mark_bytes(plimsoll::level::Level::Elevated)
     }
 
     /// Takes what the faces asked for.
@@ -444,9 +483,10 @@ impl Shared {
         let mut inner = self.inner.lock();
         let before = inner.budget_bytes;
         (inner.budget_bytes, inner.reserve_bytes) = (Some(budget), decided.reserve_bytes);
-        let governed = inner.watch.as_ref().map(|seen| seen.governor.set_policy(policy));
         inner.requests.limits_changed = true;
+        let governor = inner.watch.as_ref().map(|seen| Arc::clone(&seen.governor));
         drop(inner);
+        let governed = governor.map(|governor| governor.set_policy(self.policy()));
         self.waker.wake();
         if let Some(Err(errors)) = governed {
             return Err(errors.to_string());

@@ -27,6 +27,8 @@ pub(crate) enum Do {
     Signal(i32),
     /// `sh -c` with `PLIMSOLL_*` in its environment, outside the child's group, at most [`EXEC_LIMIT`] long.
     Exec(String),
+    /// A heap capture, if none of this trigger was taken lately; a full one only where it is safe.
+    Snapshot,
     /// SIGTERM to everything, the grace period, SIGKILL.
     Stop,
 }
@@ -37,6 +39,7 @@ impl fmt::Display for Do {
             Do::Note => f.write_str("note"),
             Do::Signal(signal) => write!(f, "signal:{}", signal_name(*signal)),
             Do::Exec(command) => write!(f, "exec:{command}"),
+            Do::Snapshot => f.write_str("snapshot"),
             Do::Stop => f.write_str("stop"),
         }
     }
@@ -74,6 +77,7 @@ impl std::str::FromStr for Stage {
         let action = action.trim();
         let action = match action.split_once(':') {
             None if action == "note" => Do::Note,
+            None if action == "snapshot" => Do::Snapshot,
             None if action == "stop" => Do::Stop,
             Some(("signal", name)) => match signal_number(name.trim()) {
                 Some(libc::SIGSTOP) => {
@@ -88,7 +92,11 @@ impl std::str::FromStr for Stage {
             },
             Some(("exec", command)) if !command.trim().is_empty() => Do::Exec(command.trim().to_owned()),
             Some(("exec", _)) => return Err("exec: needs a command".to_owned()),
-            _ => return Err(format!("unknown action {action:?}: expected note, signal:NAME, exec:CMD or stop")),
+            _ => {
+                return Err(format!(
+                    "unknown action {action:?}: expected note, snapshot, signal:NAME, exec:CMD or stop"
+                ));
+            }
         };
         Ok(Stage { level, sustain, action })
     }
@@ -163,6 +171,7 @@ mod tests {
             ("high for 30s=stop", Level::High, s(30), Do::Stop),
             ("high=stop for 30s", Level::High, s(30), Do::Stop),
             ("elevated=note", Level::Elevated, s(0), Do::Note),
+            ("high for 1m=snapshot", Level::High, s(60), Do::Snapshot),
             ("critical=exec:curl -s http://x/?a=b", Level::Critical, s(0), Do::Exec("curl -s http://x/?a=b".into())),
             (
                 "high=exec:for i in 1 2; do echo $i for fun; done",

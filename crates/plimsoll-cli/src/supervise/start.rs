@@ -25,6 +25,7 @@ use super::state::{Process, State, VERSION};
 use super::sys::{self, Prelude};
 use super::tty::Terminal;
 use super::watch::{self, Subject, Watch};
+use crate::capture::Capture;
 use crate::snapshot::DerivedView;
 
 /// Where the program's streams go.
@@ -48,6 +49,8 @@ pub(crate) struct Starter {
     /// The state file as far as it stays the same.
     pub(crate) state: State,
     pub(crate) layout: crate::layout::Layout,
+    /// Heap captures, unless they are off.
+    pub(crate) capture: Option<Capture>,
     /// The decision log.
     pub(crate) recorder: Arc<Recorder>,
 }
@@ -61,6 +64,7 @@ impl Starter {
         shared: &Shared,
     ) -> Result<Child, NotStarted> {
         let mut derived = environment(options, shared);
+        derived.extend(self.for_captures(&derived, shared));
         derived.extend(self.offers(options, shared));
         let no_stream = |what: &str, error: &io::Error| NotStarted {
             code: 126,
@@ -101,6 +105,23 @@ impl Starter {
         }
         self.state.child_started_unix = wall().as_secs_f64();
         Ok(child)
+    }
+
+    /// What captures need in the program's environment, on top of what is derived.
+    fn for_captures(&self, derived: &[Derived], shared: &Shared) -> Vec<Derived> {
+        let Some(capture) = &self.capture else { return Vec::new() };
+        let lookup = |name: &str| match derived.iter().find(|one| one.name == name).map(|one| &one.change) {
+            Some(Change::Set(value)) => Some(value.clone()),
+            // Opted out by an empty value: of captures by this variable, too.
+            Some(Change::Remove) => Some(String::new()),
+            Some(Change::Keep | Change::Skip) | None => {
+                std::env::var_os(name).map(|value| value.to_string_lossy().into_owned())
+            }
+        };
+        capture.environment(lookup).unwrap_or_else(|why| {
+            shared.stand(&format!("no heap captures: {why}"));
+            Vec::new()
+        })
     }
 
     /// What it is offered beside the derived limits; the pressure to watch is shown, the sockets are not.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use axum::body::{Body, Bytes};
 use axum::extract::{DefaultBodyLimit, Query, State};
-use axum::http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE};
+use axum::http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, WWW_AUTHENTICATE};
 use axum::http::{Response, StatusCode};
 use axum::response::IntoResponse;
 use axum::routing::{get, post, put};
@@ -30,8 +30,8 @@ const ICON: &str = "image/svg+xml";
 const STYLE: &str = "text/css; charset=utf-8";
 
 #[derive(Clone)]
-struct Shared {
-    control: Arc<dyn Control>,
+pub(super) struct Shared {
+    pub(super) control: Arc<dyn Control>,
     counters: Arc<Counters>,
     /// Whether the asker is the supervisor's own user.
     trusted: bool,
@@ -71,6 +71,7 @@ fn reading() -> Router<Shared> {
         .route("/api/status", get(status))
         .route("/api/decisions", get(decisions))
         .route("/metrics", get(scrape))
+        .merge(super::heap::routes())
         .route("/healthz", get(healthz))
         .fallback(|| async { complaint(StatusCode::NOT_FOUND, "no such path; see docs/api.md") })
 }
@@ -150,7 +151,7 @@ async fn file(kind: &'static str, text: &'static str) -> Response<Body> {
 }
 
 /// An error as JSON: `{"error": "…"}`.
-fn complaint(status: StatusCode, what: &str) -> Response<Body> {
+pub(super) fn complaint(status: StatusCode, what: &str) -> Response<Body> {
     (status, Json(serde_json::json!({ "error": what }))).into_response()
 }
 
@@ -158,11 +159,16 @@ fn complaint(status: StatusCode, what: &str) -> Response<Body> {
 pub(super) fn refusal(refusal: Refusal) -> Response<Body> {
     match refusal {
         Refusal::Method => {
-            let what = "this address is for reading: GET and HEAD only";
+            let what = "this address is for reading: GET and HEAD only, and POST with a token where one was set";
             ([(ALLOW, "GET, HEAD")], complaint(StatusCode::METHOD_NOT_ALLOWED, what)).into_response()
         }
         Refusal::Host => complaint(StatusCode::MISDIRECTED_REQUEST, "Host must be a loopback name or address"),
         Refusal::Origin => complaint(StatusCode::FORBIDDEN, "other sites' pages may not ask"),
+        Refusal::Unauthorised => {
+            let what = "this needs the token: Authorization: Bearer TOKEN (plimsoll run --http-token-file)";
+            ([(WWW_AUTHENTICATE, "Bearer")], complaint(StatusCode::UNAUTHORIZED, what)).into_response()
+        }
+        Refusal::Token => complaint(StatusCode::FORBIDDEN, "the token is not the one that was set"),
         Refusal::Busy | Refusal::Body | Refusal::Slow | Refusal::Malformed | Refusal::Accept => {
             complaint(StatusCode::BAD_REQUEST, refusal.as_str())
         }

@@ -13,7 +13,7 @@ use plimsoll::clock::{Clock, MonotonicClock};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use serde::de::DeserializeOwned;
 
-use super::{api, socket};
+use super::{api, heap, socket};
 use crate::snapshot::{DecisionView, Snapshot};
 
 /// How long a supervisor has to answer; a live one takes about a millisecond.
@@ -88,6 +88,11 @@ impl Client {
     /// Asks for a clean stop; returns once that is accepted, not once it is done.
     pub(crate) fn stop(&self) -> Result<(), ClientError> {
         self.ask::<serde_json::Value>("POST", "/api/stop", "").map(drop)
+    }
+
+    /// Asks for a heap capture; returns its ticket.
+    pub(crate) fn capture(&self) -> Result<u64, ClientError> {
+        self.ask::<heap::Ticket>("POST", "/api/heap/snapshot", "").map(|ticket| ticket.ticket)
     }
 
     fn ask<T: DeserializeOwned>(&self, method: &str, target: &str, body: &str) -> Result<T, ClientError> {

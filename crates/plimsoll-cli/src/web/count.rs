@@ -1,6 +1,6 @@
 //! What the web face counts: requests, open connections, and every refusal by reason.
 //!
-//! Plain atomics, no history; seven reasons, so the size is fixed. Shown in `http` of the snapshot and in `/metrics`.
+//! Plain atomics, no history; ten reasons, so the size is fixed. Shown in `http` of the snapshot and in `/metrics`.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -28,11 +28,15 @@ pub(crate) enum Refusal {
     Malformed,
     /// The kernel gave no connection (no descriptors left).
     Accept,
+    /// Something that needs the token, without it: 401.
+    Unauthorised,
+    /// A wrong token: 403.
+    Token,
 }
 
 impl Refusal {
     /// All reasons, in the order they are shown.
-    pub(crate) const ALL: [Refusal; 8] = [
+    pub(crate) const ALL: [Refusal; 10] = [
         Refusal::Busy,
         Refusal::Method,
         Refusal::Host,
@@ -41,6 +45,8 @@ impl Refusal {
         Refusal::Slow,
         Refusal::Malformed,
         Refusal::Accept,
+        Refusal::Unauthorised,
+        Refusal::Token,
     ];
 
     /// The word in metrics and JSON.
@@ -54,10 +60,12 @@ impl Refusal {
             Refusal::Slow => "slow",
             Refusal::Malformed => "malformed",
             Refusal::Accept => "accept",
+            Refusal::Unauthorised => "unauthorised",
+            Refusal::Token => "token",
         }
     }
 
-    /// The reason that an answer with this status stands for; `None` when it refuses nothing.
+    /// The reason that an answer with this status stands for, where the guard has not said one; `None`: it refuses nothing.
     pub(crate) fn of_status(status: StatusCode) -> Option<Refusal> {
         Some(match status {
             StatusCode::METHOD_NOT_ALLOWED => Refusal::Method,
@@ -66,6 +74,7 @@ impl Refusal {
             StatusCode::PAYLOAD_TOO_LARGE => Refusal::Body,
             StatusCode::REQUEST_TIMEOUT => Refusal::Slow,
             StatusCode::BAD_REQUEST => Refusal::Malformed,
+            StatusCode::UNAUTHORIZED => Refusal::Unauthorised,
             _ => return None,
         })
     }

@@ -1,6 +1,7 @@
 //! Who may ask on the TCP port, decided from the header alone, before anything is read or made.
 //!
-//! The port is for reading on this machine: GET and HEAD only (405); `Host` must be a loopback name or address (421), so
+//! The port is for reading on this machine: GET and HEAD only (405), and POST for who brings the token, where one was set (401
+//! without, 403 with a wrong one); `Host` must be a loopback name or address (421), so
 //! that a page whose name was re-pointed at 127.0.0.1 learns nothing; `Origin`, when present, must be the page's own
 //! (403), and a browser that says another site asks is refused too. There is no CORS header. A pure function.
 
@@ -10,25 +11,37 @@ use axum::http::Method;
 use axum::http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
 use super::count::Refusal;
+use super::token::Token;
 
 /// The rules of one TCP port.
 #[derive(Clone, Debug)]
 pub(crate) struct Guard {
     bound: SocketAddr,
+    token: Option<Token>,
+}
+
+/// With what authority a request is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Asker {
+    /// Any program on this machine.
+    Anybody,
+    /// Who brought the token, or came by the Unix socket.
+    Authorised,
 }
 
 impl Guard {
     /// The rules for a port bound to `bound`.
-    pub(crate) fn new(bound: SocketAddr) -> Guard {
-        Guard { bound }
+    pub(crate) fn new(bound: SocketAddr, token: Option<Token>) -> Guard {
+        Guard { bound, token }
     }
 
-    /// Whether a request may be answered.
+    /// Whether a request may be answered, and with what authority it is made.
     ///
     /// # Errors
     /// The first rule that it breaks.
-    pub(crate) fn check(&self, method: &Method, headers: &HeaderMap) -> Result<(), Refusal> {
-        if *method != Method::GET && *method != Method::HEAD {
+    pub(crate) fn check(&self, method: &Method, headers: &HeaderMap) -> Result<Asker, Refusal> {
+        let reads = *method == Method::GET || *method == Method::HEAD;
+        if !reads && (*method != Method::POST || self.token.is_none()) {
             return Err(Refusal::Method);
         }
         let host = only(headers, &header::HOST).ok_or(Refusal::Host)?;
@@ -47,7 +60,13 @@ impl Guard {
         if matches!(site, Some(b"cross-site" | b"same-site")) && !navigates {
             return Err(Refusal::Origin);
         }
-        Ok(())
+        let given = only(headers, &header::AUTHORIZATION);
+        match (&self.token, given) {
+            (Some(token), Some(given)) if token.is_in(given) => Ok(Asker::Authorised),
+            (Some(_), Some(_)) => Err(Refusal::Token),
+            (Some(_), None) if !reads => Err(Refusal::Unauthorised),
+            (_, _) => Ok(Asker::Anybody),
+        }
     }
 
     /// Whether a `Host` names this machine. Any port: a forwarded one is still a loopback name.
@@ -114,7 +133,7 @@ mod tests {
 
     #[test]
     fn a_table_of_who_may_ask() {
-        let guard = Guard::new("127.0.0.1:7117".parse().unwrap());
+        let guard = Guard::new("127.0.0.1:7117".parse().unwrap(), None);
         let get = Method::GET;
         type Case<'a> = (Method, &'a [(&'static str, &'static str)], Result<(), Refusal>);
         let table: &[Case<'_>] = &[
@@ -150,6 +169,32 @@ mod tests {
                 &[("host", "localhost"), ("sec-fetch-site", "cross-site"), ("sec-fetch-mode", "navigate")],
                 Ok(()),
             ),
+        ];
+        for (method, pairs, expected) in table {
+            let expected = (*expected).map(|()| Asker::Anybody);
+            assert_eq!(guard.check(method, &headers(pairs)), expected, "{method} {pairs:?}");
+        }
+    }
+
+    #[test]
+    fn a_token_lets_post_through_and_a_wrong_one_nothing() {
+        let token = Token::new("0123456789abcdef").unwrap();
+        let guard = Guard::new("127.0.0.1:7117".parse().unwrap(), Some(token));
+        let right = ("authorization", "Bearer 0123456789abcdef");
+        let wrong = ("authorization", "Bearer 0123456789abcdeg");
+        let host = ("host", "localhost");
+        let evil = ("origin", "http://evil.example");
+        type Case<'a> = (Method, &'a [(&'static str, &'static str)], Result<Asker, Refusal>);
+        let table: &[Case<'_>] = &[
+            (Method::GET, &[host], Ok(Asker::Anybody)),
+            (Method::GET, &[host, right], Ok(Asker::Authorised)),
+            (Method::GET, &[host, wrong], Err(Refusal::Token)),
+            (Method::POST, &[host], Err(Refusal::Unauthorised)),
+            (Method::POST, &[host, wrong], Err(Refusal::Token)),
+            (Method::POST, &[host, right], Ok(Asker::Authorised)),
+            (Method::POST, &[host, right, right], Err(Refusal::Unauthorised)),
+            (Method::POST, &[host, right, evil], Err(Refusal::Origin)),
+            (Method::PUT, &[host, right], Err(Refusal::Method)),
         ];
         for (method, pairs, expected) in table {
             assert_eq!(guard.check(method, &headers(pairs)), *expected, "{method} {pairs:?}");

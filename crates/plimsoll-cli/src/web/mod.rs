@@ -10,8 +10,10 @@ mod api;
 pub(crate) mod client;
 mod count;
 mod guard;
+mod heap;
 pub(crate) mod metrics;
 pub(crate) mod socket;
+pub(crate) mod token;
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -37,7 +39,8 @@ use tokio::task::JoinSet;
 
 use crate::snapshot::Control;
 use count::{Counters, Refusal};
-use guard::Guard;
+use guard::{Asker, Guard};
+use token::Token;
 
 /// Connections of the Unix socket at one time; a flood of the TCP port does not take them.
 const UNIX_CONNECTIONS: usize = 16;
@@ -86,7 +89,8 @@ impl Drop for WebHandle {
     }
 }
 
-/// Serves `control` on `unix` (see [`socket::bind`]) and, for reading only, on `tcp` (see [`socket::bind_tcp`]).
+/// Serves `control` on `unix` (see [`socket::bind`]) and, for reading, on `tcp` (see [`socket::bind_tcp`]); who brings `token`
+/// may also ask for heap captures there, and read what they name.
 ///
 /// # Errors
 /// When the runtime or the thread cannot be made, or `tcp` is not bound to a loopback address (that needs a token).
@@ -94,6 +98,7 @@ pub(crate) fn serve(
     control: Arc<dyn Control>,
     unix: std::os::unix::net::UnixListener,
     tcp: Option<std::net::TcpListener>,
+    token: Option<Token>,
 ) -> io::Result<WebHandle> {
     let address = tcp.as_ref().map(std::net::TcpListener::local_addr).transpose()?;
     if let Some(address) = address {
@@ -120,7 +125,11 @@ pub(crate) fn serve(
             doors.push(Door {
                 listener: Listener::Tcp(TcpListener::from_std(tcp)?),
                 slots: Arc::new(Semaphore::new(TCP_CONNECTIONS)),
-                app: App { router: api::public(control, counters.clone()), guard: Some(Guard::new(address)), counters },
+                app: App {
+                    router: api::public(control, counters.clone()),
+                    guard: Some(Guard::new(address, token)),
+                    counters,
+                },
             });
         }
     }
@@ -258,14 +267,22 @@ struct App {
 
 impl App {
     /// Guards, answers, counts. Always an answer, always within [`REQUEST_TIME`].
-    async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
+    async fn answer(&self, mut request: Request<Incoming>) -> Response<Body> {
         self.counters.request();
-        let refused = self.guard.as_ref().and_then(|guard| guard.check(request.method(), request.headers()).err());
-        let mut response = match refused {
-            Some(refusal) => api::refusal(refusal),
-            None => within(TowerToHyperService::new(self.router.clone()).call(request)).await,
+        let asker = match &self.guard {
+            Some(guard) => guard.check(request.method(), request.headers()),
+            None => Ok(Asker::Authorised),
         };
-        if let Some(refusal) = Refusal::of_status(response.status()) {
+        let (mut response, refused) = match asker {
+            Err(refusal) => (api::refusal(refusal), Some(refusal)),
+            Ok(asker) => {
+                request.extensions_mut().insert(asker);
+                let answer = within(TowerToHyperService::new(self.router.clone()).call(request)).await;
+                let refused = Refusal::of_status(answer.status());
+                (answer, refused)
+            }
+        };
+        if let Some(refusal) = refused {
             self.counters.refuse(refusal);
         }
         guard::harden(response.headers_mut());

@@ -4,14 +4,17 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use plimsoll::clock::{Clock, MonotonicClock};
 
 use super::client::{Client, ClientError};
+use super::token::Token;
 use super::{HEADER_TIME, TCP_CONNECTIONS, WebHandle, serve, socket};
+use crate::capture::due::Trigger;
+use crate::capture::shelf::{Format, Keep, Shelf};
 use crate::snapshot::{Control, DecisionView, RunState, Snapshot, sample};
 
 /// A supervisor that only remembers what it was told.
@@ -20,6 +23,8 @@ struct Pretend {
     memory: Mutex<Option<(u64, Option<u64>)>>,
     stopped: AtomicBool,
     heartbeat_age_seconds: Mutex<f64>,
+    captures: AtomicU64,
+    shelf: Mutex<Option<Shelf>>,
 }
 
 impl Control for Pretend {
@@ -48,6 +53,14 @@ impl Control for Pretend {
     fn stop(&self) {
         self.stopped.store(true, Ordering::SeqCst);
     }
+
+    fn capture(&self) -> Result<u64, String> {
+        Ok(self.captures.fetch_add(1, Ordering::SeqCst) + 1)
+    }
+
+    fn shelf(&self) -> Option<Shelf> {
+        self.shelf.lock().clone()
+    }
 }
 
 struct Served {
@@ -57,13 +70,19 @@ struct Served {
     _dir: tempfile::TempDir,
 }
 
+const TOKEN: &str = "0123456789abcdef";
+
 impl Served {
     fn new() -> Served {
+        Served::with(None)
+    }
+
+    fn with(token: Option<Token>) -> Served {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("control.sock");
         let pretend = Arc::new(Pretend::default());
         let tcp = socket::bind_tcp("127.0.0.1:0".parse().unwrap()).unwrap();
-        let handle = serve(pretend.clone(), socket::bind(&path).unwrap(), Some(tcp)).unwrap();
+        let handle = serve(pretend.clone(), socket::bind(&path).unwrap(), Some(tcp), token).unwrap();
         Served { pretend, handle, path, _dir: dir }
     }
 
@@ -257,6 +276,86 @@ fn a_port_for_everyone_needs_a_token() {
     let dir = tempfile::tempdir().unwrap();
     let unix = socket::bind(&dir.path().join("s")).unwrap();
     let tcp = std::net::TcpListener::bind("0.0.0.0:0").unwrap();
-    let error = serve(Arc::new(Pretend::default()), unix, Some(tcp)).unwrap_err();
+    let error = serve(Arc::new(Pretend::default()), unix, Some(tcp), None).unwrap_err();
     assert!(error.to_string().contains("token"), "{error}");
+}
+
+/// A shelf with two captures: a cache has grown, and its name is a secret.
+fn shelf(dir: &std::path::Path) -> Shelf {
+    use plimsoll_heap::digest::{Digest, Kind, Row};
+    let shelf = Shelf::new(dir.join("heap"), Keep::default());
+    shelf.make().unwrap();
+    for (unix_ms, bytes) in [(1_700_000_000_000_u64, 1_000_000), (1_700_001_800_000, 9_000_000)] {
+        let part = shelf.tmp().join("part");
+        std::fs::write(&part, "{}").unwrap();
+        let item = shelf.put(&part, Format::V8Snapshot, unix_ms, Trigger::Periodic, 7).unwrap();
+        let row = Row { kind: Kind::Owner, key: "global.hunter2 → Map".into(), bytes, count: 9, variance: 0.0 };
+        let digest = Digest { unix_ns: unix_ms * 1_000_000, life: 5, rows: vec![row], ..Digest::default() };
+        let mut file = std::fs::File::create(shelf.digest_path(&item)).unwrap();
+        digest.write(&mut file).unwrap();
+    }
+    shelf
+}
+
+#[test]
+fn what_grew_is_told_to_anybody_and_its_name_to_who_brings_the_token() {
+    let served = Served::with(Some(Token::new(TOKEN).unwrap()));
+    *served.pretend.shelf.lock() = Some(shelf(served._dir.path()));
+    let bearer = |target: &str| {
+        served.raw(&format!(
+            "GET {target} HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {TOKEN}\r\nconnection: close\r\n\r\n"
+        ))
+    };
+    let id = "1700001800000-periodic-7";
+    for target in [
+        "/api/memory/diff-analysis".to_owned(),
+        "/api/memory/trend".to_owned(),
+        "/api/memory/trend.md".to_owned(),
+        format!("/api/memory/snapshots/{id}"),
+        format!("/api/memory/diff-analysis?from=1700000000000-periodic-7&to={id}"),
+    ] {
+        let (open, known) = (served.get(&target), bearer(&target));
+        assert!(open.starts_with("HTTP/1.1 200") && known.starts_with("HTTP/1.1 200"), "{target}: {open} {known}");
+        assert!(!open.contains("hunter2"), "{target}: {open}");
+        assert!(known.contains("global.hunter2"), "{target}: {known}");
+    }
+    assert!(served.get("/api/memory/diff-analysis").contains("\"delta_bytes\":8000000"));
+    let list = served.get("/api/memory/snapshots");
+    assert!(list.contains(id) && list.contains("\"format\":\"heapsnapshot\"") && !list.contains("hunter2"), "{list}");
+    for missing in ["/api/memory/snapshots/nothing", "/api/memory/diff-analysis?from=nothing"] {
+        assert!(served.get(missing).starts_with("HTTP/1.1 404"), "{missing}");
+    }
+}
+
+#[test]
+fn a_post_needs_the_token_and_then_does_what_it_says() {
+    let served = Served::with(Some(Token::new(TOKEN).unwrap()));
+    *served.pretend.shelf.lock() = Some(shelf(served._dir.path()));
+    let post = |target: &str, header: &str| {
+        served.raw(&format!(
+            "POST {target} HTTP/1.1\r\nhost: localhost\r\n{header}content-length: 0\r\nconnection: close\r\n\r\n"
+        ))
+    };
+    for target in ["/api/memory/trend/save", "/api/heap/snapshot"] {
+        let without = post(target, "");
+        assert!(without.starts_with("HTTP/1.1 401") && without.contains("www-authenticate: Bearer"), "{without}");
+        let wrong = post(target, "authorization: Bearer 0123456789abcdeX\r\n");
+        assert!(wrong.starts_with("HTTP/1.1 403"), "{wrong}");
+    }
+    assert_eq!((served.refused("unauthorised"), served.refused("token")), (2, 2));
+    let right = format!("authorization: Bearer {TOKEN}\r\n");
+    let saved = post("/api/memory/trend/save", &right);
+    assert!(saved.starts_with("HTTP/1.1 200"), "{saved}");
+    let reports: Vec<_> = std::fs::read_dir(served._dir.path().join("heap/reports")).unwrap().collect();
+    assert_eq!(reports.len(), 1);
+    let asked = post("/api/heap/snapshot", &right);
+    assert!(asked.starts_with("HTTP/1.1 202") && body(&asked) == "{\"ticket\":1}", "{asked}");
+    assert_eq!(served.client().capture().unwrap(), 2, "its own user needs none");
+}
+
+#[test]
+fn where_captures_are_off_the_heap_says_so() {
+    let served = Served::new();
+    let answer = served.get("/api/memory/trend");
+    assert!(answer.starts_with("HTTP/1.1 404") && answer.contains("--heap"), "{answer}");
 }

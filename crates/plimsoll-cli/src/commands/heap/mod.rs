@@ -8,9 +8,11 @@ use std::process::ExitCode;
 use crate::exit::Failure;
 
 mod diff;
+mod digest;
 pub(crate) mod input;
 mod open;
 mod paths;
+mod snapshot;
 mod table;
 mod top;
 
@@ -31,6 +33,11 @@ enum Command {
     Paths(paths::Args),
     /// Say what a file is, and what is in it; of any format that Plimsoll reads
     Open(open::Args),
+    /// Take a heap capture of a supervised program now
+    Snapshot(snapshot::Args),
+    /// Keep what is worth keeping of a file, and pack it; what a supervisor runs after a capture
+    #[command(hide = true)]
+    Digest(digest::Args),
 }
 
 pub(crate) fn run(args: Args) -> Result<ExitCode, Failure> {
@@ -39,6 +46,8 @@ pub(crate) fn run(args: Args) -> Result<ExitCode, Failure> {
         Command::Top(args) => top::run(&args),
         Command::Paths(args) => paths::run(&args),
         Command::Open(args) => open::run(&args),
+        Command::Snapshot(args) => snapshot::run(&args),
+        Command::Digest(args) => digest::run(&args),
     }
 }
 

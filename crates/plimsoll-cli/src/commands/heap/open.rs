@@ -6,6 +6,8 @@ use std::process::ExitCode;
 
 use plimsoll_heap::digest::{Digest, Kind};
 use plimsoll_heap::format::{Format, Packing};
+use plimsoll_heap::parse;
+use plimsoll_heap::profile::Profile;
 use plimsoll_heap::summary::Summary;
 use serde_json::{Value, json};
 
@@ -60,7 +62,7 @@ pub(crate) fn digest(input: Input) -> Result<Digest, Failure> {
         Some(Format::Digest) => {
             Digest::read(input.stream).map_err(|error| Failure::new(format!("{}: {error}", path.display())))
         }
-        _ => {
+        Some(Format::V8Snapshot) | None => {
             input.expect_v8()?;
             let (graph, mut warnings) =
                 plimsoll_heap::parse::v8::read(input.stream).map_err(|error| unreadable(&path, &error))?;
@@ -69,7 +71,35 @@ pub(crate) fn digest(input: Input) -> Result<Digest, Failure> {
             super::warn(&path, &warnings);
             Ok(summary.digest(unix_ns))
         }
+        Some(_) => {
+            let profile = profile(input)?;
+            let mut digest = profile.digest();
+            if digest.unix_ns == 0 {
+                digest.unix_ns = unix_ns;
+            }
+            Ok(digest)
+        }
     }
+}
+
+/// The profile, histogram or mappings in a file that is no graph. Warnings go to stderr.
+fn profile(input: Input) -> Result<Profile, Failure> {
+    let Input { path, stream, format, .. } = input;
+    let read = match format {
+        Some(Format::V8Profile) => parse::heapprofile::read(stream),
+        Some(Format::Pprof) => parse::pprof::read(stream),
+        Some(Format::Jemalloc) => parse::jemalloc::read(stream),
+        Some(Format::JvmHistogram) => parse::jvm::read(stream),
+        Some(Format::Smaps) => parse::smaps::read(stream),
+        other => {
+            let what = other.map_or("of no format that Plimsoll reads", Format::name);
+            return Err(Failure::new(format!("{} is no profile: {what}", path.display())));
+        }
+    };
+    let (profile, warnings) = read.map_err(|error| Failure::new(format!("{}: {error}", path.display())))?;
+    let told = |one: &parse::Warning| format!("{} ({} times, first at byte {})", one.what, one.times, one.first_offset);
+    super::warn(&path, &warnings.iter().map(told).collect::<Vec<_>>());
+    Ok(profile)
 }
 
 /// Writes a digest beside its place and renames it, so that there is never half of one.

@@ -14,6 +14,8 @@ use super::super::facts;
 use super::super::reach::Bond;
 use super::super::table::State;
 use super::Shared;
+use crate::capture::due::Trigger;
+use crate::capture::shelf::Shelf;
 use crate::snapshot::{
     ChildView, Control, DecisionView, GovernorView, GroupView, HostView, LimitView, LogsView, MemoryView, PressureView,
     RestartView, Snapshot, SupervisorView, VERSION,
@@ -74,6 +76,7 @@ impl Control for Shared {
             last_exit: inner.last_exit.clone(),
             logs,
             derived: inner.derived.iter().chain(&inner.offered).cloned().collect(),
+            heap: self.heap.get().map(|(desk, _)| desk.view()),
             warnings: inner.standing.clone(),
             ..Snapshot::default()
         };
@@ -125,6 +128,15 @@ impl Control for Shared {
 
     fn stop(&self) {
         self.request(|requests| requests.stop = true);
+    }
+
+    fn capture(&self) -> Result<u64, String> {
+        let (desk, _) = self.heap.get().ok_or("captures are off (--heap=off)")?;
+        desk.ask(Trigger::Asked, self.clock.now()).map_err(|refused| refused.to_string())
+    }
+
+    fn shelf(&self) -> Option<Shelf> {
+        self.heap.get().map(|(_, shelf)| shelf.clone())
     }
 }
 

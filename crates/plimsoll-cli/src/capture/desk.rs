@@ -1,0 +1,246 @@
+//! Where the supervise loop, the faces and the capture thread meet: what is asked for, what was done. One short lock, no I/O inside.
+//!
+//! At most one request of each trigger waits (five); a second one of the same kind joins it. The thread sleeps until one does.
+
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
+
+use super::due::{Due, Trigger};
+use super::wait::Pause;
+use crate::snapshot::{CaptureView, HeapView};
+
+/// The desk.
+pub(crate) struct Desk {
+    inner: Mutex<Inner>,
+    changed: Condvar,
+}
+
+struct Inner {
+    due: Due,
+    waiting: [bool; 5],
+    running: bool,
+    closed: bool,
+    view: HeapView,
+}
+
+/// What a person's request led to, once it is served.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Refused {
+    /// The same trigger led to a capture not long ago.
+    CoolingDown(Duration),
+    /// No program runs.
+    NoProgram,
+    /// `--heap=off`, or the supervisor ends.
+    Off,
+}
+
+impl std::fmt::Display for Refused {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Refused::CoolingDown(left) => write!(f, "cooling down for another {}", plimsoll::units::duration(*left)),
+            Refused::NoProgram => f.write_str("no program runs"),
+            Refused::Off => f.write_str("captures are off (--heap=off)"),
+        }
+    }
+}
+
+impl Desk {
+    /// Nothing waits, no program runs.
+    pub(crate) fn new(mode: &str, every: Duration) -> Desk {
+        let view = HeapView { mode: mode.to_owned(), every_seconds: every.as_secs_f64(), ..HeapView::default() };
+        let inner = Inner { due: Due::new(every), waiting: [false; 5], running: false, closed: false, view };
+        Desk { inner: Mutex::new(inner), changed: Condvar::new() }
+    }
+
+    /// A program started.
+    pub(crate) fn life_began(&self, now: Duration) {
+        let mut inner = self.inner.lock();
+        inner.due.life_began(now);
+        inner.view.self_test = None;
+    }
+
+    /// It ended: what was asked for and not begun is given up.
+    pub(crate) fn life_ended(&self) {
+        let mut inner = self.inner.lock();
+        inner.due.life_ended();
+        if std::mem::take(&mut inner.waiting)[Trigger::Asked as usize] {
+            inner.view.served_total = inner.view.asked_total;
+            inner.view.answer =
+                Some(CaptureView { failed: Some("the program ended".into()), ..CaptureView::default() });
+        }
+    }
+
+    /// The regular look: is something due by itself?
+    pub(crate) fn look(&self, now: Duration, charged_bytes: Option<u64>) {
+        let mut inner = self.inner.lock();
+        if inner.running || inner.closed {
+            return;
+        }
+        if let Some(trigger) = inner.due.look(now, charged_bytes) {
+            inner.waiting[trigger as usize] = true;
+            self.changed.notify_one();
+        }
+    }
+
+    /// Asks for a capture. Returns the ticket: it is served once `served_total` has reached it.
+    ///
+    /// # Errors
+    /// Why there will be none.
+    pub(crate) fn ask(&self, trigger: Trigger, now: Duration) -> Result<u64, Refused> {
+        let mut inner = self.inner.lock();
+        let wait = inner.due.wait(trigger, now);
+        let refused = match () {
+            () if inner.closed => Some(Refused::Off),
+            () if !inner.due.has_program() => Some(Refused::NoProgram),
+            () if !wait.is_zero() => Some(Refused::CoolingDown(wait)),
+            () => None,
+        };
+        if let Some(refused) = refused {
+            *inner.view.refused_total.entry(reason(&refused).to_owned()).or_default() += 1;
+            return Err(refused);
+        }
+        inner.waiting[trigger as usize] = true;
+        if trigger == Trigger::Asked {
+            inner.view.asked_total += 1;
+        }
+        self.changed.notify_one();
+        Ok(inner.view.asked_total)
+    }
+
+    /// Waits for the next request; `None`: closed. Marks it as running.
+    pub(super) fn next(&self, now: &dyn Fn() -> Duration) -> Option<(Trigger, u64)> {
+        let mut inner = self.inner.lock();
+        loop {
+            if inner.closed {
+                return None;
+            }
+            if let Some(trigger) = Trigger::ALL.into_iter().find(|trigger| inner.waiting[*trigger as usize]) {
+                inner.waiting[trigger as usize] = false;
+                inner.running = true;
+                inner.due.begun(trigger, now());
+                inner.view.running = Some(trigger.as_str().to_owned());
+                return Some((trigger, inner.view.asked_total));
+            }
+            self.changed.wait(&mut inner);
+        }
+    }
+
+    /// Changes what is shown.
+    pub(super) fn show(&self, change: impl FnOnce(&mut HeapView)) {
+        change(&mut self.inner.lock().view);
+    }
+
+    /// A capture has ended; the program holds so much now. Returns whether a failed self-test is tried again.
+    pub(super) fn done(&self, trigger: Trigger, ticket: u64, answer: CaptureView, charged_bytes: Option<u64>) -> bool {
+        let mut inner = self.inner.lock();
+        let again = answer.failed.is_some() && inner.due.failed(trigger);
+        inner.running = false;
+        inner.due.settled(charged_bytes);
+        let view = &mut inner.view;
+        view.running = None;
+        if trigger == Trigger::Start && !again {
+            view.self_test = Some(answer.failed.clone().unwrap_or_else(|| "ok".to_owned()));
+        }
+        if trigger == Trigger::Asked {
+            view.served_total = ticket;
+            view.answer = Some(answer.clone());
+        }
+        if answer.failed.is_none() {
+            view.last = Some(answer);
+        }
+        again
+    }
+
+    /// What is shown.
+    pub(crate) fn view(&self) -> HeapView {
+        self.inner.lock().view.clone()
+    }
+
+    /// Ends the thread: what runs gives up soon, what waits is never begun.
+    pub(super) fn close(&self) {
+        self.inner.lock().closed = true;
+        self.changed.notify_all();
+    }
+}
+
+impl Pause for Desk {
+    fn pause(&self, time: Duration) -> bool {
+        let mut inner = self.inner.lock();
+        if !inner.closed && !time.is_zero() {
+            self.changed.wait_while_for(&mut inner, |inner| !inner.closed, time);
+        }
+        !inner.closed
+    }
+}
+
+fn reason(refused: &Refused) -> &'static str {
+    match refused {
+        Refused::CoolingDown(_) => "cooldown",
+        Refused::NoProgram => "no-program",
+        Refused::Off => "off",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::capture::due::EVERY;
+
+    fn at(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn a_request_waits_is_run_and_answers_its_ticket() {
+        let desk = Desk::new("auto", EVERY);
+        assert_eq!(desk.ask(Trigger::Asked, at(0)), Err(Refused::NoProgram));
+        desk.life_began(at(0));
+        let ticket = desk.ask(Trigger::Asked, at(1)).unwrap();
+        assert_eq!(desk.ask(Trigger::Asked, at(1)), Ok(ticket + 1), "a second one joins the first");
+        assert_eq!(desk.next(&|| at(1)), Some((Trigger::Asked, 2)));
+        assert_eq!(desk.view().running.as_deref(), Some("asked"));
+        desk.look(at(5), Some(1));
+        let answer = CaptureView { id: "x".into(), ..CaptureView::default() };
+        desk.done(Trigger::Asked, 2, answer, Some(7));
+        let view = desk.view();
+        assert_eq!((view.served_total, view.running, view.refused_total["no-program"]), (2, None, 1));
+        assert_eq!(view.answer.unwrap().id, "x");
+        desk.look(at(6), Some(1));
+        assert_eq!(desk.next(&|| at(6)), Some((Trigger::Start, 2)), "what became due meanwhile was not begun twice");
+    }
+
+    #[test]
+    fn a_level_has_its_cooldown_and_a_person_has_none() {
+        let desk = Desk::new("auto", EVERY);
+        desk.life_began(at(0));
+        desk.ask(Trigger::Level, at(10)).unwrap();
+        desk.next(&|| at(10)).unwrap();
+        desk.done(Trigger::Level, 0, CaptureView::default(), None);
+        assert_eq!(desk.ask(Trigger::Level, at(20)), Err(Refused::CoolingDown(at(1790))));
+        assert!(desk.ask(Trigger::Asked, at(20)).is_ok());
+        assert_eq!(desk.view().refused_total["cooldown"], 1);
+    }
+
+    #[test]
+    fn a_program_that_ends_answers_who_waits() {
+        let desk = Desk::new("auto", EVERY);
+        desk.life_began(at(0));
+        let ticket = desk.ask(Trigger::Asked, at(1)).unwrap();
+        desk.life_ended();
+        let view = desk.view();
+        assert_eq!(view.served_total, ticket);
+        assert_eq!(view.answer.unwrap().failed.as_deref(), Some("the program ended"));
+    }
+
+    #[test]
+    fn closing_ends_the_wait_and_the_pauses() {
+        let desk = Desk::new("auto", EVERY);
+        desk.life_began(at(0));
+        assert!(desk.pause(Duration::from_millis(1)));
+        desk.close();
+        assert!(!desk.pause(at(3600)));
+        assert_eq!(desk.next(&|| at(0)), None);
+        assert_eq!(desk.ask(Trigger::Asked, at(1)), Err(Refused::Off));
+    }
+}

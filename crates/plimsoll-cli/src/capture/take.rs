@@ -1,0 +1,364 @@
+//! One capture from beginning to end: whom, how, whether it is safe, where it goes; then its digest. On the capture thread.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use plimsoll::clock::{Clock as _, MonotonicClock, wall};
+use plimsoll::gauge::process::read_process;
+use plimsoll::gauge::{Root, host};
+use plimsoll::limit;
+use plimsoll::units;
+
+use super::due::Trigger;
+use super::env::{self, NodeSetup};
+use super::mode::{self, Method, Runtime};
+use super::preflight::{self, Cleared, Objects, Room};
+use super::shelf::{Format, Item, free_bytes};
+use super::wait::Pause as _;
+use super::{Context, Learnt, jemalloc, jvm, node, pprof, smaps, wait};
+use crate::snapshot::CaptureView;
+
+/// How long a program may take to answer over the socket: writing a profile takes 20 to 40 ms.
+const ANSWER: Duration = Duration::from_secs(10);
+/// How long a digest may take.
+const DIGEST: Duration = Duration::from_secs(300);
+/// What a digest of a V8 snapshot needs, as a part of the file, and beside it.
+const DIGEST_RATIO: f64 = 0.9;
+const DIGEST_FIXED_BYTES: u64 = 32 << 20;
+/// How long memory may take to come back after a full snapshot before the rest is called kept by the runtime.
+const SETTLE: Duration = Duration::from_secs(60);
+const SETTLE_LOOK: Duration = Duration::from_millis(500);
+
+/// Whom a capture is of.
+struct Target {
+    pid: i32,
+    runtime: Runtime,
+    connected: bool,
+    anon_bytes: u64,
+    resident_bytes: u64,
+    /// Pid and start time in one number: no other life of any program has it on this machine.
+    life: u64,
+}
+
+/// Why a method gave nothing.
+enum Nothing {
+    /// It was not safe.
+    Refused(String),
+    /// It was tried and did not work.
+    Failed(String),
+}
+
+/// Takes one capture for `trigger` and tells what became of it.
+pub(super) fn one(context: &mut Context, trigger: Trigger) -> CaptureView {
+    let started = MonotonicClock.now();
+    let unix_ms = u64::try_from(wall().as_millis()).unwrap_or(u64::MAX);
+    let mut view =
+        CaptureView { at_unix: wall().as_secs_f64(), trigger: trigger.as_str().into(), ..CaptureView::default() };
+    let outcome = prepare(context).and_then(|()| target(context)).and_then(|target| {
+        view.pid = target.pid.unsigned_abs();
+        attempt(context, trigger, unix_ms, &target, &mut view)
+    });
+    view.seconds = MonotonicClock.now().saturating_sub(started).as_secs_f64();
+    if let Err(why) = outcome {
+        view.failed = Some(why);
+    }
+    view
+}
+
+fn prepare(context: &Context) -> Result<(), String> {
+    context.shelf.make()?;
+    // jemalloc writes by itself: what lies there is not unfinished.
+    let unfinished = if context.mode == mode::Mode::Jemalloc { 0 } else { context.shelf.clean()? };
+    if unfinished > 0 {
+        context.desk.show(|view| *view.failed_total.entry("unfinished".into()).or_default() += unfinished);
+    }
+    Ok(())
+}
+
+/// The process of the program that a capture tells most of: the largest one whose runtime is known, else the largest.
+fn target(context: &mut Context) -> Result<Target, String> {
+    let pids = context.shared.members();
+    let connected = context.agents.as_mut().map(|agents| agents.connected(&pids)).unwrap_or_default();
+    let mut best: Option<Target> = None;
+    for pid in pids {
+        let Ok(reading) = read_process(&Root::default(), pid) else { continue };
+        let found = Target {
+            pid,
+            runtime: runtime(pid),
+            connected: connected.contains(&pid),
+            anon_bytes: reading.anon_bytes,
+            resident_bytes: reading.resident_bytes(),
+            life: u64::from(pid.unsigned_abs()) << 40 ^ reading.identity.start_ticks,
+        };
+        let rank = |one: &Target| (one.runtime != Runtime::Other || one.connected, one.anon_bytes);
+        if best.as_ref().is_none_or(|best| rank(&found) > rank(best)) {
+            best = Some(found);
+        }
+    }
+    best.ok_or_else(|| "no process of the program can be read".to_owned())
+}
+
+fn runtime(pid: i32) -> Runtime {
+    let exe = std::fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
+    let name = exe.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    match name {
+        "java" => Runtime::Jvm,
+        // node, nodejs, node-20, node20: what follows the word is a version.
+        _ if name.strip_prefix("node").is_some_and(|rest| !rest.contains(|c: char| c.is_ascii_lowercase()))
+            || name == "nodejs" =>
+        {
+            Runtime::Node
+        }
+        _ => Runtime::Other,
+    }
+}
+
+/// Tries the methods in order; the first that works is the capture.
+fn attempt(
+    context: &mut Context,
+    trigger: Trigger,
+    unix_ms: u64,
+    target: &Target,
+    view: &mut CaptureView,
+) -> Result<(), String> {
+    let mut told = Vec::new();
+    for method in mode::methods(&context.mode, target.runtime, target.connected, trigger) {
+        let (name, why) = match by(context, method, target) {
+            Ok((file, format, cleared)) => {
+                let item = context.shelf.put(&file, format, unix_ms, trigger, target.pid)?;
+                view.id.clone_from(&item.id);
+                view.method = method.as_str().into();
+                view.bytes = item.file.as_ref().map_or(0, |(.., bytes)| *bytes);
+                view.notes = told;
+                context.taken(method);
+                digest(context, &item, target, view);
+                if cleared.is_some() {
+                    settle(context, view);
+                }
+                return Ok(());
+            }
+            Err(Nothing::Refused(why)) => {
+                context.desk.show(|view| *view.refused_total.entry("headroom".into()).or_default() += 1);
+                ("refused", why)
+            }
+            Err(Nothing::Failed(why)) => {
+                context.desk.show(|view| *view.failed_total.entry(method.as_str().into()).or_default() += 1);
+                ("failed", why)
+            }
+        };
+        let text = format!("{} {name}: {why}", method.as_str());
+        // A program that is still starting fails its first tests; that is not worth a word yet.
+        if trigger != Trigger::Start || name == "refused" {
+            context.shared.warn(&format!("heap: {text}"));
+        }
+        told.push(text);
+    }
+    Err(told.join("; "))
+}
+
+type Taken = (PathBuf, Format, Option<Cleared>);
+
+fn by(context: &mut Context, method: Method, target: &Target) -> Result<Taken, Nothing> {
+    let out = context.shelf.tmp().join(format!("{}.part", method.as_str()));
+    let done = |result: Result<(), String>, format| match result {
+        Ok(()) => Ok((out.clone(), format, None)),
+        Err(why) => {
+            std::fs::remove_file(&out).ok();
+            Err(Nothing::Failed(why))
+        }
+    };
+    match method {
+        Method::V8Snapshot => v8(context, target),
+        Method::Agent => {
+            let agents = context.agents.as_mut().ok_or_else(|| Nothing::Failed("there is no socket".into()))?;
+            let format = agents.who(target.pid).map_or(Format::V8Profile, |(_, format)| format);
+            done(agents.profile(target.pid, &out, ANSWER).map(drop), format)
+        }
+        Method::JvmLive | Method::JvmAll => {
+            let live = method == Method::JvmLive;
+            done(jvm::histogram(target.pid, &out, live, &context.excluded, &*context.desk), Format::JvmHistogram)
+        }
+        Method::Pprof => match &context.mode {
+            mode::Mode::Pprof(url) => done(pprof::fetch(url, &out), Format::Pprof),
+            _ => Err(Nothing::Failed("no URL was given".into())),
+        },
+        Method::Jemalloc => match jemalloc::newest(&context.shelf.tmp(), target.pid) {
+            Ok(path) => Ok((path, Format::Jemalloc, None)),
+            Err(why) => Err(Nothing::Failed(why)),
+        },
+        Method::Smaps => done(smaps::copy(target.pid, &out), Format::Smaps),
+    }
+}
+
+/// A full V8 snapshot, if it is safe. What the program grows by meanwhile is put down to it.
+fn v8(context: &mut Context, target: &Target) -> Result<Taken, Nothing> {
+    let setup = setup(target.pid).map_err(Nothing::Failed)?;
+    let objects = objects(context, target);
+    let room = room(target.pid, &setup.dir).map_err(Nothing::Failed)?;
+    let room = Room { kept_bytes: context.shared.budget().1 / 4, ..room };
+    let cleared = preflight::judge(objects, target.anon_bytes, room).map_err(Nothing::Refused)?;
+    context.shared.tell(
+        "heap",
+        &format!(
+            "heap: full snapshot of pid {} begins: {objects}; may need {} of {} and stop it for {} ms",
+            target.pid,
+            units::size(cleared.need_bytes),
+            units::size(room.headroom_bytes),
+            cleared.stall_ms
+        ),
+    );
+    context.attribute(cleared.need_bytes);
+    match node::snapshot(target.pid, &setup, &*context.desk) {
+        Ok(path) => Ok((path, Format::V8Snapshot, Some(cleared))),
+        Err(why) => {
+            context.attribute(0);
+            Err(Nothing::Failed(why))
+        }
+    }
+}
+
+/// How the Node `pid` takes snapshots, by the environment that it runs with (whoever set it: an adopted one's is known, too).
+fn setup(pid: i32) -> Result<NodeSetup, String> {
+    let path = format!("/proc/{pid}/environ");
+    let environment =
+        crate::supervise::files::read_bounded(path.as_ref()).map_err(|error| format!("{path}: {error}"))?;
+    let options = environment.split(|byte| *byte == 0).find_map(|pair| pair.strip_prefix(b"NODE_OPTIONS="));
+    let cwd = std::fs::read_link(format!("/proc/{pid}/cwd")).unwrap_or_default();
+    env::setup(&String::from_utf8_lossy(options.unwrap_or_default()), &cwd)
+        .ok_or_else(|| format!("pid {pid} runs without --heapsnapshot-signal in its NODE_OPTIONS"))
+}
+
+/// How many objects there are at most, by the best source there is.
+fn objects(context: &mut Context, target: &Target) -> Objects {
+    if let Some(agents) = context.agents.as_mut().filter(|_| target.connected)
+        && let Ok(figures) = agents.count(target.pid, ANSWER)
+        && let Some(sampled) = figures.objects
+    {
+        return Objects::told(sampled);
+    }
+    match context.learnt {
+        Some(learnt) if learnt.pid == target.pid => {
+            Objects::learnt(learnt.objects, learnt.anon_bytes, target.anon_bytes)
+        }
+        _ => Objects::worst(target.anon_bytes),
+    }
+}
+
+fn room(pid: i32, dir: &std::path::Path) -> Result<Room, String> {
+    let root = Root::default();
+    let limits = limit::discover(&root, pid);
+    let available = host::read(&root).map_err(|why| format!("the machine's memory cannot be read: {why}"))?;
+    let machine = (available.available_bytes, available.total_bytes);
+    let (headroom_bytes, limit_bytes) = match limits.governing() {
+        Some(limit) => {
+            let headroom = limit
+                .headroom_bytes()
+                .ok_or_else(|| format!("{}: what is used of it cannot be read", limit.source.display()))?;
+            if headroom < machine.0 { (headroom, limit.bytes) } else { machine }
+        }
+        None => machine,
+    };
+    let disk_bytes = free_bytes(dir).map_err(|error| format!("{}: {error}", dir.display()))?;
+    Ok(Room { headroom_bytes, limit_bytes, kept_bytes: 0, disk_bytes })
+}
+
+/// What is kept of the capture when its file has gone, made by a process of its own, niced, where there is room for it.
+fn digest(context: &mut Context, item: &Item, target: &Target, view: &mut CaptureView) {
+    let Some((format, file, bytes)) = &item.file else { return };
+    if *format == Format::V8Snapshot {
+        if let Some(objects) = node::objects(file) {
+            context.learnt = Some(Learnt { pid: target.pid, objects, anon_bytes: target.anon_bytes });
+        }
+        let own = rustix::process::getpid().as_raw_nonzero().get();
+        let need = (*bytes as f64 * DIGEST_RATIO) as u64 + DIGEST_FIXED_BYTES;
+        match room(own, &context.shelf.tmp()) {
+            Ok(room) if room.headroom_bytes > need => {}
+            Ok(room) => {
+                view.notes.push(format!(
+                    "no digest: it needs {}, and {} are free; see it elsewhere: plimsoll heap top {}",
+                    units::size(need),
+                    units::size(room.headroom_bytes),
+                    file.display()
+                ));
+                context.desk.show(|view| *view.refused_total.entry("digest".into()).or_default() += 1);
+                return;
+            }
+            Err(why) => view.notes.push(why),
+        }
+    }
+    let made = context.shelf.digest_path(item);
+    let mut command = Command::new("/proc/self/exe");
+    command.args(["heap", "digest"]).arg(file).arg("--out").arg(&made);
+    command.args(["--at-ms", &item.unix_ms.to_string(), "--life", &target.life.to_string()]);
+    command.args([
+        "--total",
+        &format!("rss={}", target.resident_bytes),
+        "--total",
+        &format!("anon={}", target.anon_bytes),
+    ]);
+    if *format == Format::V8Snapshot {
+        command.arg("--compress");
+    }
+    command.stdout(std::process::Stdio::null());
+    let errors = context.shelf.tmp().join("digest.err");
+    if let Ok(file) = std::fs::File::create(&errors) {
+        command.stderr(file);
+    }
+    let ran = wait::run(command, DIGEST, &context.excluded, &*context.desk);
+    let digest = crate::supervise::files::read_bounded(&made).ok();
+    match digest.map(|bytes| plimsoll_heap::digest::Digest::read(&bytes[..])) {
+        Some(Ok(_)) => {}
+        _ => {
+            let said = crate::supervise::files::read_bounded(&errors).unwrap_or_default();
+            let said = String::from_utf8_lossy(&said).lines().next().unwrap_or_default().to_owned();
+            let why = ran.err().unwrap_or(said);
+            view.notes.push(format!("no digest: {why}"));
+            context.desk.show(|view| *view.failed_total.entry("digest".into()).or_default() += 1);
+            if *format == Format::V8Snapshot {
+                // A snapshot that cannot be read is no snapshot.
+                view.failed = Some(format!("the snapshot cannot be read: {why}"));
+            }
+        }
+    }
+    std::fs::remove_file(&errors).ok();
+}
+
+/// Waits until what the snapshot grew by has come back; what has not is kept by the runtime, and said.
+fn settle(context: &mut Context, view: &mut CaptureView) {
+    let until = MonotonicClock.now() + SETTLE;
+    loop {
+        let charged = context.shared.charged_bytes();
+        let mark = context.shared.own_mark_bytes();
+        let below = match (charged, mark) {
+            (Some(charged), Some(mark)) => charged < mark,
+            _ => true,
+        };
+        if below || !context.desk.pause(SETTLE_LOOK) {
+            break;
+        }
+        if MonotonicClock.now() > until {
+            view.notes.push(format!(
+                "the runtime keeps what the snapshot needed: {} are held, above the first mark of {}",
+                units::size(charged.unwrap_or(0)),
+                units::size(mark.unwrap_or(0))
+            ));
+            break;
+        }
+    }
+    context.attribute(0);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_runtime_is_known_by_its_program() {
+        let mut sleeper = Command::new("sleep").arg("60").spawn().unwrap();
+        assert_eq!(runtime(i32::try_from(sleeper.id()).unwrap()), Runtime::Other);
+        assert_eq!(runtime(i32::MAX), Runtime::Other);
+        sleeper.kill().unwrap();
+        sleeper.wait().unwrap();
+    }
+}

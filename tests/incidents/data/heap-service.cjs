@@ -1,0 +1,82 @@
+// The services of incident 3, its leak part: node heap-service.cjs KIND PORT_FILE
+//
+// KIND   what a step (GET /step: half an hour of load, made at once) does beside its garbage
+// leak       remembers 300 more sessions of about 3.4 KB in a Map that nobody empties
+// plateau    the same, in a cache that drops its oldest beyond 3,000 sessions
+// retention  fills memory outside of the heap ever higher and drops nearly all of it: what is left lies in between
+// inplace    one Map and one Array that exist from the start grow by 20,000 small numbers each
+'use strict';
+const fs = require('node:fs');
+const http = require('node:http');
+const [kind, portFile] = process.argv.slice(2);
+
+class Session {
+  constructor(id) {
+    this.id = id;
+    this.user = { name: `user-${id}`, roles: ['reader', id % 7 ? 'writer' : 'admin'] };
+    this.cart = Array.from({ length: 8 }, (_, n) => ({ sku: `sku-${id}-${n}`, price: id + n / 10 }));
+    this.page = Buffer.alloc(900, 65 + (id % 26)).toString('latin1') + id;
+    this.last = new Array(128).fill(id);
+  }
+}
+
+const app = {
+  catalog: Array.from({ length: 4000 }, (_, n) => ({ sku: `sku-${n}`, title: `a thing of number ${n}`, stock: n % 50 })),
+  sessionCache: new Map(),
+  recentCache: new Map(),
+  index: new Map(),
+  readings: [],
+};
+globalThis.__app = app;
+let held = [];
+let sessions = 0;
+let steps = 0;
+
+const kinds = {
+  leak() {
+    for (let n = 0; n < 300; n++) app.sessionCache.set(`session-${++sessions}`, new Session(sessions));
+  },
+  plateau() {
+    for (let n = 0; n < 300; n++) app.recentCache.set(`session-${++sessions}`, new Session(sessions));
+    for (const key of app.recentCache.keys()) {
+      if (app.recentCache.size <= 3000) break;
+      app.recentCache.delete(key);
+    }
+  },
+  retention() {
+    // Each wave is 2 MB higher than the last; every 64th block of it is kept until the next one.
+    const wave = [];
+    for (let n = 0; n < 512 * (steps + 8); n++) wave.push(Buffer.allocUnsafeSlow(4000).fill(1));
+    held = wave.filter((_, n) => n % 64 === 0);
+  },
+  inplace() {
+    for (let n = 0; n < 20000; n++) {
+      app.index.set(app.index.size, n);
+      app.readings.push(n);
+    }
+  },
+};
+if (!kinds[kind]) {
+  console.error(`heap-service: no kind ${kind}; one of ${Object.keys(kinds).join(' ')}`);
+  process.exit(64);
+}
+
+const churn = () => {
+  let sum = 0;
+  for (let n = 0; n < 2000; n++) sum += new Session(n).page.length;
+  return sum;
+};
+
+const server = http.createServer((request, response) => {
+  if (request.url === '/step') {
+    churn();
+    kinds[kind]();
+    steps++;
+  }
+  response.end(`${JSON.stringify({ steps, sessions, held: held.length, ...process.memoryUsage() })}\n`);
+});
+server.listen(0, '127.0.0.1', () => {
+  fs.writeFileSync(`${portFile}.new`, String(server.address().port));
+  fs.renameSync(`${portFile}.new`, portFile);
+});
+process.on('SIGTERM', () => process.exit(0));

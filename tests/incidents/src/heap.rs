@@ -1,0 +1,157 @@
+//! Incident 3, its leak part: real Node services (`data/heap-service.cjs`) under `plimsoll run`, captured and judged. One leaks, one
+//! has a cache that fills and stops, one keeps freed memory, one grows in place.
+//!
+//! A *step* is half an hour of load, made at once; a capture follows it, and its digest is dated half an hour after the one before
+//! ([`Course::dated`]). So a day is 49 captures and takes about a minute; the memory, the snapshots and the readers are real.
+//! Nothing waits without a deadline.
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::protected::{Service, Setup};
+use crate::{clock, files, product};
+
+/// The kinds of service, and what each one's day has to be called.
+pub const KINDS: [&str; 4] = ["leak", "plateau", "retention", "inplace"];
+/// Between two captures, in seconds of the service's day.
+pub const INTERVAL_SECONDS: u64 = 1800;
+/// When the first capture of a day is dated: 2026-11-26 00:00 UTC.
+const FIRST_UNIX_SECONDS: u64 = 1_795_651_200;
+/// How long Node may take to listen.
+const START: Duration = Duration::from_secs(30);
+/// How long one answer of the service may take.
+const ANSWER: Duration = Duration::from_secs(60);
+
+/// A service of one kind under `plimsoll run`.
+#[derive(Debug)]
+pub struct HeapService {
+    service: Service,
+    name: String,
+    port: u16,
+}
+
+impl HeapService {
+    /// Starts `kind` with the given flags of `plimsoll run`.
+    ///
+    /// # Errors
+    /// A sentence that says why it cannot be run here.
+    pub fn start(kind: &str, flags: &[&str], node_flags: &[&str]) -> Result<HeapService, String> {
+        let scratch = tempfile::tempdir().map_err(|error| format!("no temporary directory: {error}"))?;
+        let port_file = scratch.path().join("port");
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/heap-service.cjs");
+        let (script, port_path) = (script.display().to_string(), port_file.display().to_string());
+        let mut words = vec!["node"];
+        words.extend(node_flags);
+        words.extend([script.as_str(), kind, port_path.as_str()]);
+        let name = format!("heap-{kind}");
+        let service = Setup::new(&name, flags).program(&words).ungrouped().start()?;
+        let port =
+            clock::wait_for(START, Duration::from_millis(20), || files::text(&port_file).ok()?.trim().parse().ok());
+        match port {
+            Some(port) => Ok(HeapService { service, name, port }),
+            None => Err(format!("node does not listen within {START:?}: {}", service.stderr())),
+        }
+    }
+
+    /// What it is run by.
+    pub fn service(&mut self) -> &mut Service {
+        &mut self.service
+    }
+
+    /// One step of load; what the service then says of itself.
+    ///
+    /// # Errors
+    /// A sentence: it does not answer.
+    pub fn step(&self) -> Result<Value, String> {
+        let failed = |error: std::io::Error| format!("{} does not answer: {error}", self.name);
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).map_err(failed)?;
+        stream.set_read_timeout(Some(ANSWER)).map_err(failed)?;
+        stream.write_all(b"GET /step HTTP/1.0\r\n\r\n").map_err(failed)?;
+        let mut answer = String::new();
+        stream.take(64 << 10).read_to_string(&mut answer).map_err(failed)?;
+        let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
+        serde_json::from_str(body).map_err(|error| format!("{}: {error} in {answer:?}", self.name))
+    }
+
+    /// `plimsoll heap snapshot`: what became of it, as JSON (`failed` is null where there is one).
+    ///
+    /// # Errors
+    /// A sentence: there is no answer.
+    pub fn snapshot(&self) -> Result<Value, String> {
+        let dir = self.service.home();
+        let dir = dir.parent().unwrap_or(&dir).display().to_string();
+        ask(&["heap", "snapshot", &self.name, "--dir", &dir, "--json", "--wait", "5m"]).map(|(value, _)| value)
+    }
+
+    /// Where its captures are.
+    pub fn captures(&self) -> PathBuf {
+        self.service.home().join("heap")
+    }
+}
+
+/// Runs `plimsoll` and returns the JSON object it prints, and its exit code.
+///
+/// # Errors
+/// A sentence with what it printed instead.
+pub fn ask(words: &[&str]) -> Result<(Value, Option<i32>), String> {
+    let output =
+        Command::new(product::plimsoll()?).args(words).output().map_err(|error| format!("plimsoll: {error}"))?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let value = serde_json::from_str(&text).map_err(|error| {
+        format!("plimsoll {}: {error} in {text:?}; {}", words.join(" "), String::from_utf8_lossy(&output.stderr))
+    })?;
+    Ok((value, output.status.code()))
+}
+
+/// The captures of a day.
+#[derive(Debug)]
+pub struct Course {
+    dir: tempfile::TempDir,
+    captures: usize,
+}
+
+impl Course {
+    /// The digests in `captures`, in the order in which they were taken, dated half an hour apart.
+    ///
+    /// # Errors
+    /// A sentence with the path.
+    pub fn dated(captures: &Path) -> Result<Course, String> {
+        let dir = tempfile::tempdir().map_err(|error| format!("no temporary directory: {error}"))?;
+        let failed = |error: std::io::Error| format!("{}: {error}", captures.display());
+        let mut digests: Vec<PathBuf> = std::fs::read_dir(captures)
+            .map_err(failed)?
+            .filter_map(|entry| Some(entry.ok()?.path()))
+            .filter(|path| path.extension().is_some_and(|extension| extension == "digest"))
+            .collect();
+        digests.sort();
+        for (at, digest) in digests.iter().enumerate() {
+            let unix_ns = (FIRST_UNIX_SECONDS + at as u64 * INTERVAL_SECONDS) * 1_000_000_000;
+            let text = files::text(digest).map_err(failed)?;
+            let dated: Vec<String> = text
+                .lines()
+                .map(|line| if line.starts_with("unix_ns ") { format!("unix_ns {unix_ns}") } else { line.to_owned() })
+                .collect();
+            std::fs::write(dir.path().join(format!("{at:04}.digest")), dated.join("\n") + "\n").map_err(failed)?;
+        }
+        Ok(Course { dir, captures: digests.len() })
+    }
+
+    /// How many captures it has.
+    pub fn captures(&self) -> usize {
+        self.captures
+    }
+
+    /// `plimsoll heap trend` over it, as JSON.
+    ///
+    /// # Errors
+    /// A sentence: it does not answer.
+    pub fn trend(&self) -> Result<Value, String> {
+        let dir = self.dir.path().display().to_string();
+        ask(&["heap", "trend", &dir, "--json"]).map(|(value, _)| value)
+    }
+}
