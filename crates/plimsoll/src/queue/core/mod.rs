@@ -109,6 +109,8 @@ pub(super) struct Core<T> {
     pressed: bool,
     /// Some lane says that nothing gets in.
     is_any_full: bool,
+    /// Some producer has no sender any more and something queued: its share ends with that.
+    is_any_leaving: bool,
     /// Something was dropped that no gap record tells yet.
     untold: bool,
     /// Since when the oldest value in the receiver's hand waits, in milliseconds.
@@ -137,6 +139,7 @@ impl<T> Core<T> {
             spill: Spill { active: kept > 0, kept, ..Spill::default() },
             pressed: false,
             is_any_full: false,
+            is_any_leaving: false,
             untold: false,
             hand_since_ms: 0,
             wait: wait::Waiting::default(),
@@ -181,9 +184,12 @@ impl<T> Core<T> {
 
     fn divide(&mut self) {
         let mut live = 0;
+        self.is_any_leaving = false;
         for (flow, producer) in self.flows.iter_mut().zip(&self.producers) {
-            flow.is_live = producer.handles > 0;
+            let is_gone = producer.handles == 0;
+            flow.is_live = !is_gone || flow.queued().items > 0;
             live += u64::from(flow.is_live);
+            self.is_any_leaving |= is_gone && flow.is_live;
         }
         self.shares.divide(live);
         self.note_room();
@@ -438,6 +444,9 @@ impl<T> Core<T> {
         self.peak = self.peak_now();
         self.note_room();
         self.used -= out;
+        if self.is_any_leaving {
+            self.divide();
+        }
         if let Some(sum) = &mut self.sum {
             sum.uncover(self.used.bytes);
         }

@@ -1,13 +1,13 @@
 //! Fair shares: who may still put something in, and who has to make room. Pure arithmetic over what each producer has queued.
 //!
-//! A part of the queue ([`GUARANTEED_RATIO`], one half) is divided equally among the producers that have a handle: each
+//! A part of the queue ([`GUARANTEED_RATIO`], one half) is divided equally among the producers that have a handle or something queued: each
 //! one's **share** is its own, the rest is **common**, first come, first served. What a producer has queued beyond its share
 //! lies in the common part. So a value is admitted when the queue has room for it and either its producer stays within its share, or
 //! the common part has room for what goes beyond it; in items and in bytes. With one producer that is the whole queue.
 //!
 //! Hence: **a producer within its share always finds room, whatever the others do**, because n shares and the common part are
 //! together the queue. A producer that comes, or goes, changes the shares; what was queued before may then exceed the common part
-//! until it has left. What a producer without a handle has queued lies in the common part.
+//! until it has left. A producer whose handles are gone keeps its share until what it queued has left.
 
 use super::super::Limits;
 use super::super::stats::Tally;
@@ -22,7 +22,7 @@ pub const GUARANTEED_RATIO: f64 = 0.5;
 pub(super) struct Flow {
     pub(super) accepted: Tally,
     pub(super) left: Tally,
-    /// It has a sender, and so a share.
+    /// It has a sender or something queued, and so a share.
     pub(super) is_live: bool,
     /// Of what is queued, what the receiver has in hand.
     pub(super) hand: Tally,

@@ -54,7 +54,7 @@ struct Model {
     limits: Limits,
     full: Full,
     waiting: Vec<(Load, usize, u64)>,
-    live: [bool; 3],
+    handles: [bool; 3],
     open: bool,
     second: u64,
     diary: Vec<(usize, &'static str, u64)>,
@@ -66,20 +66,28 @@ impl Model {
         of.fold(Tally::default(), |sum, (load, ..)| sum + tally(1, load.bytes))
     }
 
+    fn is_live(&self, producer: usize) -> bool {
+        self.handles[producer] || self.sum(Some(producer)).items > 0
+    }
+
+    fn live(&self) -> u64 {
+        (0..3).filter(|producer| self.is_live(*producer)).count() as u64
+    }
+
     fn share(&self) -> Tally {
-        let live = self.live.iter().filter(|live| **live).count() as u64;
+        let live = self.live();
         tally(self.limits.max_items as u64 / 2 / live, self.limits.max_bytes / 2 / live)
     }
 
     fn common(&self) -> Tally {
-        let live = self.live.iter().filter(|live| **live).count() as u64;
+        let live = self.live();
         let all = tally(self.limits.max_items as u64, self.limits.max_bytes);
         (0..live).fold(all, |left, _| left - self.share())
     }
 
     /// What a producer would lie beyond its share by, with `more`.
     fn beyond(&self, producer: usize, more: Tally) -> Tally {
-        let share = if self.live[producer] { self.share() } else { Tally::default() };
+        let share = if self.is_live(producer) { self.share() } else { Tally::default() };
         self.sum(Some(producer)) + more - share
     }
 
@@ -188,7 +196,7 @@ proptest! {
         let mut senders = [Some(sender.clone()), Some(sender.named("b")), Some(sender.named("c"))];
         let mut receiver = Some(receiver);
         let mut model = Model {
-            limits, full, waiting: Vec::new(), live: [true; 3], open: true, second: 0, diary: Vec::new(),
+            limits, full, waiting: Vec::new(), handles: [true; 3], open: true, second: 0, diary: Vec::new(),
         };
         for (id, op) in ops.into_iter().enumerate() {
             match op {
@@ -204,11 +212,11 @@ proptest! {
                 }
                 Op::Come(producer) => {
                     senders[producer] = Some(sender.named(NAMES[producer]));
-                    model.live[producer] = true;
+                    model.handles[producer] = true;
                 }
                 Op::Leave(producer) => {
                     senders[producer] = None;
-                    model.live[producer] = false;
+                    model.handles[producer] = false;
                 }
                 Op::Recv => {
                     let Some(receiver) = &mut receiver else { continue };

@@ -84,11 +84,15 @@ fn the_guaranteed_part_can_be_chosen() {
 }
 
 #[test]
-fn a_producer_that_left_has_no_share_and_what_it_queued_is_common() {
-    let (first, _receiver) = bounded(limits(8, 1_000), WhenFull::DropNewest);
+fn a_producer_that_left_keeps_its_share_until_what_it_queued_has_left() {
+    let (first, mut receiver) = bounded(limits(8, 1_000), WhenFull::DropNewest);
     let gone = first.named("gone");
     assert!((0..4).all(|_| sends(&gone)));
     drop(gone);
+    assert_eq!(first.stats().share, tally(2, 250));
+    assert_eq!((0..100).filter(|_| sends(&first)).count(), 4);
+    assert_eq!(first.stats().producers[1].queued.items, 4, "nothing of it was pushed out");
+    assert!((0..4).all(|_| receiver.recv().is_some()));
     assert_eq!(first.stats().share, tally(4, 500));
     assert_eq!((0..100).filter(|_| sends(&first)).count(), 4);
 }
