@@ -24,6 +24,8 @@ for one in "${targets[@]}"; do
         jvm) seeds=(../crates/plimsoll-heap/testdata/*.histogram) ;;
         smaps) seeds=(../crates/plimsoll-heap/testdata/*.smaps*) ;;
         heapprofile) seeds=(../crates/plimsoll-heap/testdata/*.heapprofile) ;;
+        v8) seeds=(../crates/plimsoll-heap/testdata/v8/*.heapsnapshot) ;;
+        digest) seeds=(../crates/plimsoll-heap/testdata/*.digest) ;;
         *) seeds=() ;;
     esac
     for seed in "${seeds[@]}"; do
@@ -36,5 +38,5 @@ for one in "${targets[@]}"; do
     done
     printf '== %s, %s s\n' "$one" "$seconds"
     "target/$target/release/$one" "corpus/$one" -artifact_prefix="artifacts/$one/" -max_total_time="$seconds" \
-        -max_len=65536 -timeout=10 -rss_limit_mb=2048 -print_final_stats=1 -verbosity=0
+        -max_len=65536 -timeout=120 -rss_limit_mb=2048 -print_final_stats=1 -verbosity=0
 done

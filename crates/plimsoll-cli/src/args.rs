@@ -17,7 +17,7 @@ pub(crate) struct Args {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Run a program under a memory budget, keep its logs, stop it cleanly before the kernel kills it
-    Run(commands::run::Args),
+    Run(Box<commands::run::Args>),
     /// Show how a supervised program is doing
     Status(commands::status::Args),
     /// Watch supervised programs live
@@ -26,6 +26,8 @@ pub(crate) enum Command {
     Logs(commands::logs::Args),
     /// Change the memory budget of a running program
     Set(commands::set::Args),
+    /// Write a report: does it leak, what, how fast, until when
+    Report(commands::report::Args),
     /// Stop a supervised program and its supervisor, in order
     Stop(commands::stop::Args),
     /// Show what a recorded run would have been under another policy

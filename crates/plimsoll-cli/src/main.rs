@@ -8,11 +8,13 @@ mod args;
 mod capture;
 mod commands;
 mod exit;
+mod history;
 mod layout;
 mod output;
 mod snapshot;
 mod supervise;
 mod tail;
+mod trend;
 mod view;
 mod web;
 
@@ -28,7 +30,7 @@ fn main() -> ExitCode {
         }
     };
     let result = match args.command {
-        Command::Run(args) => commands::run::run(args),
+        Command::Run(args) => commands::run::run(*args),
         Command::Status(args) => commands::status::run(&args),
         Command::Top(args) => commands::top::run(args),
         Command::Logs(args) => commands::logs::run(args),
@@ -36,6 +38,7 @@ fn main() -> ExitCode {
         Command::Heap(args) => commands::heap::run(args),
         Command::Doctor(args) => commands::doctor::run(args),
         Command::Replay(args) => commands::replay::run(&args),
+        Command::Report(args) => commands::report::run(&args),
         Command::Stop(args) => commands::stop::run(&args),
         Command::MetricsNames => commands::metrics_names::run(),
         Command::Demo(args) => commands::demo::run(&args),
