@@ -11,6 +11,7 @@ mod hot;
 mod incident1;
 mod incident2;
 mod incident3;
+mod incident4;
 mod life;
 mod logs;
 mod reaction;
