@@ -1,10 +1,10 @@
-//! Lines of `tracing` through a bounded [queue](crate::queue) into a sink: never blocks the service, and counts for each target what it lost.
+//! Lines of `tracing` through a bounded [queue] into a sink: never blocks the service, and counts for each target what it lost.
 //!
 //! [`Lines`] is a writer for `tracing_subscriber::fmt`, as `tracing_appender::non_blocking` is, so every format of it can be used. What it
 //! adds: a bound in bytes ([`MAX_BYTES`], 8 MiB) beside the one in lines ([`MAX_LINES`], 65,536), a fair share for each target, drops counted by
 //! target and reason, a gap in the stream where lines are missing, and batches that are kept and tried again when the sink fails.
 //!
-//! A line above [`LINE_BYTES`] (64 KiB) is cut there and counted. Targets beyond [`PRODUCERS_MAX`](crate::queue::PRODUCERS_MAX) share one place. What the
+//! A line above [`LINE_BYTES`] (64 KiB) is cut there and counted. Targets beyond [`PRODUCERS_MAX`] share one place. What the
 //! sink itself logs, on its own thread, is not queued (it would feed itself) but counted: [`Figures::own_total`].
 //! Dropping the [`Guard`] writes what is queued, at most for [`FINISH`](crate::queue::batch::FINISH), 5 s.
 //!

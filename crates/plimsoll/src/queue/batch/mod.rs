@@ -16,7 +16,7 @@
 //! which times. Gaps go through the sink like values, so they are as safe as those.
 //!
 //! **No value stops the stream for ever.** A value that the sink [refuses](SinkError::refused), or that fails [`SUSPECT_AFTER`] times and again
-//! [`POISON_STRIKES`] times right after another went through, is dropped, counted as [`DropReason::Sink`] and told in a gap;
+//! [`POISON_STRIKES`] times right after another went through, is dropped, counted as [`DropReason::Sink`](super::DropReason::Sink) and told in a gap;
 //! it is found by halving the batch. As long as nothing else goes through either, it is the sink that is ill, and nothing is given up.
 //!
 //! Nothing is printed: a callback hears at most one [`Notice`] of losses a tick, and one when the sink begins to fail and when it is well again.
