@@ -40,16 +40,22 @@ impl HeapService {
     ///
     /// # Errors
     /// A sentence that says why it cannot be run here.
-    pub fn start(kind: &str, flags: &[&str], node_flags: &[&str]) -> Result<HeapService, String> {
+    pub fn start(kind: &str, flags: &[&str]) -> Result<HeapService, String> {
+        HeapService::start_with(kind, flags, |setup| setup)
+    }
+
+    /// The same, set up further.
+    ///
+    /// # Errors
+    /// As [`HeapService::start`].
+    pub fn start_with(kind: &str, flags: &[&str], further: impl FnOnce(Setup) -> Setup) -> Result<HeapService, String> {
         let scratch = tempfile::tempdir().map_err(|error| format!("no temporary directory: {error}"))?;
         let port_file = scratch.path().join("port");
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/heap-service.cjs");
         let (script, port_path) = (script.display().to_string(), port_file.display().to_string());
-        let mut words = vec!["node"];
-        words.extend(node_flags);
-        words.extend([script.as_str(), kind, port_path.as_str()]);
         let name = format!("heap-{kind}");
-        let service = Setup::new(&name, flags).program(&words).ungrouped().start()?;
+        let setup = Setup::new(&name, flags).program(&["node", &script, kind, &port_path]).ungrouped();
+        let service = further(setup).start()?;
         let port =
             clock::wait_for(START, Duration::from_millis(20), || files::text(&port_file).ok()?.trim().parse().ok());
         match port {
@@ -86,6 +92,19 @@ impl HeapService {
         let dir = self.service.home();
         let dir = dir.parent().unwrap_or(&dir).display().to_string();
         ask(&["heap", "snapshot", &self.name, "--dir", &dir, "--json", "--wait", "5m"]).map(|(value, _)| value)
+    }
+
+    /// Its Node process.
+    ///
+    /// # Panics
+    /// When `plimsoll status` tells none.
+    pub fn node(&self) -> u32 {
+        self.service.child()
+    }
+
+    /// `plimsoll status`, its `heap`.
+    pub fn heap_status(&self) -> Value {
+        self.service.status().map_or(Value::Null, |status| status["heap"].clone())
     }
 
     /// Where its captures are.
@@ -153,5 +172,113 @@ impl Course {
     pub fn trend(&self) -> Result<Value, String> {
         let dir = self.dir.path().display().to_string();
         ask(&["heap", "trend", &dir, "--json"]).map(|(value, _)| value)
+    }
+}
+
+/// One capture under a tight or a roomy limit, and what it shows.
+#[derive(Debug)]
+pub struct Safety {
+    /// The method that gave the capture: `v8-snapshot` where a full one was safe.
+    pub method: String,
+    /// What was refused or failed before, in words with figures.
+    pub notes: Vec<String>,
+    /// Bytes of the capture.
+    pub bytes: u64,
+    /// How long it took, in seconds, until its digest was there.
+    pub seconds: f64,
+    /// A digest stands beside it: it was read, whole.
+    pub parsed: bool,
+    /// Kernel OOM kills of the program.
+    pub oom_kills: u64,
+    /// Restarts of the program: 0 when nothing was stopped for memory.
+    pub restarts: u64,
+    /// Captures that followed by themselves.
+    pub further: u64,
+}
+
+/// Fills a Node with `heap_mb` of documents under a kernel limit of `limit_mb` and asks for a full snapshot, once.
+///
+/// # Errors
+/// A sentence that says why it cannot be run here, or what did not answer.
+pub fn safety(heap_mb: u64, limit_mb: u64) -> Result<Safety, String> {
+    let reserve_mb = (limit_mb / 20).max(20);
+    let memory = format!("{}M", limit_mb - reserve_mb);
+    let reserve = format!("{reserve_mb}M");
+    let flags = ["--memory", &memory, "--reserve", &reserve, "--heap", "full", "--heap-every", "1h", "--quiet"];
+    let mut service = HeapService::start_with("documents", &flags, |setup| {
+        setup.environment("NODE_OPTIONS", "--max-old-space-size=2000")
+    })?;
+    // The self-test first, so that what follows is the only capture.
+    let tested = clock::wait_for(START, Duration::from_millis(100), || {
+        service.heap_status()["self_test"].as_str().map(str::to_owned)
+    });
+    if tested.as_deref() != Some("ok") {
+        return Err(format!("the self-test says {tested:?}: {}", service.service().stderr()));
+    }
+    for _ in 0..heap_mb / 25 {
+        service.step()?;
+    }
+    let taken = |service: &HeapService| {
+        let taken = service.heap_status()["taken_total"].clone();
+        taken.as_object().map_or(0, |by| by.values().filter_map(Value::as_u64).sum::<u64>())
+    };
+    let before = taken(&service);
+    let answer = service.snapshot()?;
+    if let Some(why) = answer["failed"].as_str() {
+        return Err(why.to_owned());
+    }
+    // Long enough for the regular look (every 30 s) to see what the snapshot left behind.
+    std::thread::sleep(Duration::from_secs(31));
+    let status = service.service().status().ok_or("no status after the capture")?;
+    let id = answer["id"].as_str().unwrap_or_default().to_owned();
+    Ok(Safety {
+        method: answer["method"].as_str().unwrap_or_default().to_owned(),
+        notes: answer["notes"]
+            .as_array()
+            .map(|all| all.iter().map(|one| one.as_str().unwrap_or_default().to_owned()).collect())
+            .unwrap_or_default(),
+        bytes: answer["bytes"].as_u64().unwrap_or(0),
+        seconds: answer["seconds"].as_f64().unwrap_or(0.0),
+        parsed: service.captures().join(format!("{id}.digest")).is_file(),
+        oom_kills: status["group"]["oom_kills"].as_u64().unwrap_or(0),
+        restarts: status["restarts"]["total"].as_u64().unwrap_or(0),
+        further: taken(&service).saturating_sub(before + 1),
+    })
+}
+
+impl Safety {
+    /// What does not hold of a heap that has room, as sentences; empty when all holds.
+    pub fn roomy(&self) -> Vec<String> {
+        let mut wrong = self.calm();
+        if self.method != "v8-snapshot" {
+            wrong.push(format!("{} instead of a full snapshot: {}", self.method, self.notes.join("; ")));
+        }
+        if !self.parsed {
+            wrong.push(format!("no digest: {}", self.notes.join("; ")));
+        }
+        wrong
+    }
+
+    /// What does not hold of a heap that has no room.
+    pub fn tight(&self) -> Vec<String> {
+        let mut wrong = self.calm();
+        if self.method == "v8-snapshot" {
+            wrong.push("a full snapshot was taken".to_owned());
+        }
+        if !self.notes.iter().any(|note| note.starts_with("v8-snapshot refused") && note.contains("objects")) {
+            wrong.push(format!("no refusal with figures: {:?}", self.notes));
+        }
+        wrong
+    }
+
+    fn calm(&self) -> Vec<String> {
+        let mut wrong = Vec::new();
+        if self.oom_kills > 0 || self.restarts > 0 {
+            wrong.push(format!("{} kernel kills, {} restarts", self.oom_kills, self.restarts));
+        }
+        if self.further > 0 {
+            wrong.push(format!("{} captures followed by themselves", self.further));
+        }
+        wrong
     }
 }

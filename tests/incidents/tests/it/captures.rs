@@ -1,0 +1,163 @@
+//! Heap captures of real programs: safe where they fit, refused where they do not, and every failure is one that is seen.
+
+use crate::support::{or_skip, start, turn};
+use plimsoll_incidents::clock;
+use plimsoll_incidents::heap::{self, HeapService};
+use plimsoll_incidents::protected::Setup;
+use plimsoll_incidents::tmpfs::Tmpfs;
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+const DEADLINE: Duration = Duration::from_secs(60);
+
+fn node_is_here() -> bool {
+    let quiet = Command::new("node").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
+    let there = quiet.is_ok_and(|status| status.success());
+    if !there {
+        eprintln!("skipped: no node here");
+    }
+    there
+}
+
+fn tested(service: &HeapService) -> String {
+    let found = clock::wait_for(DEADLINE, Duration::from_millis(50), || {
+        service.heap_status()["self_test"].as_str().map(str::to_owned)
+    });
+    found.expect("a self-test")
+}
+
+#[test]
+fn a_snapshot_that_fits_is_taken_and_one_that_does_not_is_refused_with_its_figures() {
+    let _turn = turn();
+    if !node_is_here() {
+        return;
+    }
+    let Some(roomy) = or_skip(heap::safety(100, 1024)) else { return };
+    assert_eq!(roomy.roomy(), Vec::<String>::new(), "{roomy:?}");
+    let Some(tight) = or_skip(heap::safety(300, 400)) else { return };
+    assert_eq!(tight.tight(), Vec::<String>::new(), "{tight:?}");
+    assert_eq!(tight.method, "profile", "the cheap signal: {tight:?}");
+}
+
+#[test]
+fn a_program_killed_while_it_writes_leaves_a_failed_capture_and_no_file() {
+    let _turn = turn();
+    if !node_is_here() {
+        return;
+    }
+    let flags = ["--memory", "1500M", "--heap", "full", "--heap-every", "1h", "--quiet", "--restart", "never"];
+    let Some(service) = or_skip(HeapService::start("leak", &flags)) else { return };
+    assert_eq!(tested(&service), "ok");
+    for _ in 0..30 {
+        service.step().expect("a step");
+    }
+    let (pid, tmp) = (service.node(), service.captures().join("tmp"));
+    std::thread::scope(|scope| {
+        let asked = scope.spawn(|| service.snapshot());
+        let begun = clock::wait_for(DEADLINE, Duration::from_millis(1), || {
+            std::fs::read_dir(&tmp)
+                .ok()?
+                .filter_map(Result::ok)
+                .find(|entry| entry.file_name().to_string_lossy().ends_with(".heapsnapshot"))
+        });
+        assert!(begun.is_some(), "the runtime began to write");
+        kill_process(Pid::from_raw(i32::try_from(pid).unwrap()).unwrap(), Signal::KILL).expect("node lives");
+        let answer = asked.join().expect("no panic");
+        // The supervisor may have ended with the program before the question was answered.
+        if let Ok(answer) = answer {
+            let why = answer["failed"].as_str().unwrap_or_default();
+            assert!(why.contains("ended"), "{answer}");
+        }
+    });
+    let files: Vec<String> = std::fs::read_dir(service.captures())
+        .expect("the shelf")
+        .filter_map(|entry| Some(entry.ok()?.file_name().to_string_lossy().into_owned()))
+        .filter(|name| name.contains("-asked-"))
+        .collect();
+    assert_eq!(files, Vec::<String>::new(), "nothing that would count as a heap");
+    let left = clock::wait_for(DEADLINE, Duration::from_millis(20), || {
+        let half = std::fs::read_dir(&tmp)
+            .ok()?
+            .filter_map(Result::ok)
+            .any(|entry| entry.file_name().to_string_lossy().ends_with(".heapsnapshot"));
+        (!half).then_some(())
+    });
+    assert!(left.is_some(), "the half file is gone");
+}
+
+#[test]
+fn a_full_disk_refuses_before_anything_is_written() {
+    let _turn = turn();
+    if !node_is_here() {
+        return;
+    }
+    let Some(disk) = or_skip(Tmpfs::mount(200 << 20)) else { return };
+    let flags = ["--memory", "900M", "--heap", "full", "--heap-every", "1h", "--quiet"];
+    let service = HeapService::start_with("leak", &flags, |setup| setup.dir(disk.path()));
+    let Some(service) = or_skip(service) else { return };
+    assert_eq!(tested(&service), "ok", "a cheaper one is taken");
+    let answer = service.snapshot().expect("an answer");
+    let notes = answer["notes"].to_string();
+    assert!(notes.contains("v8-snapshot refused") && notes.contains("of disk"), "{answer}");
+    assert_eq!(answer["method"], "profile", "{answer}");
+}
+
+#[test]
+fn a_runtime_that_does_not_take_the_signal_is_not_sent_it_and_that_is_said() {
+    let _turn = turn();
+    let dir = tempfile::tempdir().expect("a directory");
+    // A program that passes for Node and is none: the signal would be its end.
+    let sleeper = dir.path().join("node");
+    std::fs::copy("/bin/sleep", &sleeper).expect("a copy");
+    let flags = ["--memory", "300M", "--heap", "full", "--heap-every", "1h", "--quiet"];
+    let path = sleeper.display().to_string();
+    let Some(service) = start(Setup::new("deaf", &flags).program(&[&path, "600"]).ungrouped()) else { return };
+    let heap = |status: &Value| {
+        let heap = &status["heap"];
+        let failed = heap["failed_total"]["v8-snapshot"].as_u64()?;
+        heap["last"]["method"].as_str().map(|method| (failed, method.to_owned()))
+    };
+    let (failed, method) = service.until(DEADLINE, "its self-test", heap);
+    assert!(failed >= 1);
+    assert_eq!(method, "smaps", "what any process gives");
+    let status = service.status().expect("a status");
+    assert_eq!(status["restarts"]["total"], 0, "it lives: {status}");
+}
+
+#[test]
+fn a_jvm_is_captured_by_class_and_any_process_by_its_mappings() {
+    let _turn = turn();
+    let flags = ["--memory", "300M", "--heap-every", "1h", "--quiet"];
+    let Some(service) = start(Setup::new("any", &flags).program(&["/bin/sleep", "600"]).ungrouped()) else { return };
+    let last = |status: &Value| status["heap"]["last"]["method"].as_str().map(str::to_owned);
+    assert_eq!(service.until(DEADLINE, "its self-test", last), "smaps");
+    drop(service);
+    let java = Command::new("jcmd").arg("-h").stdout(Stdio::null()).stderr(Stdio::null()).status();
+    if !java.is_ok_and(|status| status.success()) {
+        eprintln!("skipped: no jcmd here");
+        return;
+    }
+    let dir = tempfile::tempdir().expect("a directory");
+    let source = dir.path().join("Held.java");
+    std::fs::write(
+        &source,
+        "public class Held {\n  static final java.util.List<Held> ALL = new java.util.ArrayList<>();\n  final byte[] bytes = new byte[1000];\n  \
+         public static void main(String[] a) throws Exception {\n    for (int n = 0; n < 5000; n++) ALL.add(new Held());\n    Thread.sleep(600000);\n  }\n}\n",
+    )
+    .expect("a source");
+    let flags = ["--memory", "600M", "--heap", "full", "--heap-every", "1h", "--quiet"];
+    let source = source.display().to_string();
+    let Some(service) = start(Setup::new("jvm", &flags).program(&["java", &source]).ungrouped()) else { return };
+    // The class is compiled first; a self-test that came too early is tried again.
+    let found = clock::wait_for(Duration::from_secs(120), Duration::from_millis(500), || {
+        let dir = service.home().parent()?.display().to_string();
+        let (answer, _) = heap::ask(&["heap", "snapshot", "jvm", "--dir", &dir, "--json"]).ok()?;
+        let id = answer["id"].as_str().filter(|_| answer["method"] == "jvm-live")?;
+        let file = service.home().join("heap").join(format!("{id}.histogram")).display().to_string();
+        let (opened, _) = heap::ask(&["heap", "open", &file, "--json", "--limit", "100"]).ok()?;
+        opened["rows"].as_array()?.iter().find(|row| row["key"] == "Held").cloned()
+    });
+    assert_eq!(found.expect("the class is found")["count"], 5000);
+}
