@@ -1,8 +1,8 @@
 //! Incident 3, its leak part: real Node services (`data/heap-service.cjs`) under `plimsoll run`, captured and judged. One leaks, one
 //! has a cache that fills and stops, one keeps freed memory, one grows in place.
 //!
-//! A *step* is half an hour of load, made at once; a capture follows it, and its digest is dated half an hour after the one before
-//! ([`Course::dated`]). So a day is 49 captures and takes about a minute; the memory, the snapshots and the readers are real.
+//! A *step* is half an hour of load, made at once; a capture follows one or more of them, and its digest is dated as if they had taken
+//! their time ([`Course::dated`]). So a day takes about a minute; the memory, the snapshots and the readers are real.
 //! Nothing waits without a deadline.
 
 use std::io::{Read as _, Write as _};
@@ -18,8 +18,8 @@ use crate::{clock, files, product};
 
 /// The kinds of service, and what each one's day has to be called.
 pub const KINDS: [&str; 4] = ["leak", "plateau", "retention", "inplace"];
-/// Between two captures, in seconds of the service's day.
-pub const INTERVAL_SECONDS: u64 = 1800;
+/// What one step stands for, in seconds of the service's day.
+pub const STEP_SECONDS: u64 = 1800;
 /// When the first capture of a day is dated: 2026-11-26 00:00 UTC.
 const FIRST_UNIX_SECONDS: u64 = 1_795_651_200;
 /// How long Node may take to listen.
@@ -135,21 +135,22 @@ pub struct Course {
 }
 
 impl Course {
-    /// The digests in `captures`, in the order in which they were taken, dated half an hour apart.
+    /// The digests in `captures`, in the order in which they were taken, dated so many seconds apart.
     ///
     /// # Errors
     /// A sentence with the path.
-    pub fn dated(captures: &Path) -> Result<Course, String> {
+    pub fn dated(captures: &Path, interval_seconds: u64) -> Result<Course, String> {
         let dir = tempfile::tempdir().map_err(|error| format!("no temporary directory: {error}"))?;
         let failed = |error: std::io::Error| format!("{}: {error}", captures.display());
         let mut digests: Vec<PathBuf> = std::fs::read_dir(captures)
             .map_err(failed)?
             .filter_map(|entry| Some(entry.ok()?.path()))
             .filter(|path| path.extension().is_some_and(|extension| extension == "digest"))
+            .filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().contains("-asked-")))
             .collect();
         digests.sort();
         for (at, digest) in digests.iter().enumerate() {
-            let unix_ns = (FIRST_UNIX_SECONDS + at as u64 * INTERVAL_SECONDS) * 1_000_000_000;
+            let unix_ns = (FIRST_UNIX_SECONDS + at as u64 * interval_seconds) * 1_000_000_000;
             let text = files::text(digest).map_err(failed)?;
             let dated: Vec<String> = text
                 .lines()
@@ -173,6 +174,55 @@ impl Course {
         let dir = self.dir.path().display().to_string();
         ask(&["heap", "trend", &dir, "--json"]).map(|(value, _)| value)
     }
+}
+
+/// A day of one service: its captures, and what two of them differ by.
+#[derive(Debug)]
+pub struct Day {
+    /// All of them, dated.
+    pub course: Course,
+    /// `plimsoll heap diff --json` of a capture of the first morning and the last one.
+    pub diff: Value,
+    /// Files of the first and the last capture, in bytes: all that the published comparison looked at.
+    pub file_bytes: [u64; 2],
+    /// What the service itself said at the end.
+    pub said: Value,
+}
+
+/// Runs `kind` for a day: `captures` of them, each after `steps` steps.
+///
+/// # Errors
+/// A sentence that says why it cannot be run here, or what did not answer.
+pub fn day(kind: &str, captures: u32, steps: u32) -> Result<Day, String> {
+    let flags = ["--memory", "2G", "--heap", "full", "--heap-every", "24h", "--quiet"];
+    let mut service = HeapService::start(kind, &flags)?;
+    let (mut said, mut ids) = (Value::Null, Vec::new());
+    for _ in 0..captures {
+        for _ in 0..steps {
+            said = service.step()?;
+        }
+        let answer = service.snapshot()?;
+        match (answer["failed"].as_str(), answer["method"].as_str()) {
+            (None, Some("v8-snapshot")) => ids.push(answer["id"].as_str().unwrap_or_default().to_owned()),
+            (why, method) => return Err(format!("{kind}: {method:?}, {why:?}: {}", service.service().stderr())),
+        }
+    }
+    let file = |id: &str| service.captures().join(format!("{id}.heapsnapshot.zst"));
+    let size = |id: &str| std::fs::metadata(file(id)).map_or(0, |meta| meta.len());
+    // The first captures are of a program that still loads and compiles.
+    let (early, late) = match ids.as_slice() {
+        [_, _, early, .., late] => (early, late),
+        _ => return Err(format!("{captures} captures are no day")),
+    };
+    let (before, after) = (file(early).display().to_string(), file(late).display().to_string());
+    let (diff, _) = ask(&["heap", "diff", &before, &after, "--json"])?;
+    let interval = u64::from(steps) * STEP_SECONDS;
+    Ok(Day {
+        course: Course::dated(&service.captures(), interval)?,
+        diff,
+        file_bytes: [size(early), size(late)],
+        said,
+    })
 }
 
 /// One capture under a tight or a roomy limit, and what it shows.

@@ -10,6 +10,7 @@ mod disk;
 mod disk_flood;
 mod incident1;
 mod incident2;
+mod incident3_leak;
 mod life;
 mod logs;
 mod reaction;
