@@ -267,6 +267,11 @@ pub(crate) struct LogsView {
     pub spool_bytes: u64,
     pub database_bytes: u64,
     pub chunks_total: u64,
+    pub merged_chunks_total: u64,
+    /// Lines in all chunks.
+    pub kept_lines: u64,
+    /// Lines that were kept once and deleted since the start, by the bound that they were beyond.
+    pub retired_lines_total: BTreeMap<String, u64>,
     pub echo_dropped_lines_total: u64,
     pub volume: volume::VolumeView,
     /// Why the store is degraded (disk full, locked, …), when it is.

@@ -84,6 +84,8 @@ fn every_flipped_bit_says_yes_or_the_truth() {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
     #[test]
     fn what_the_slow_way_finds_is_there(text in prop::collection::vec(prop_oneof![4 => 0x2fu8..0x3a, 4 => 0x5eu8..0x7c, 1 => any::<u8>(), 1 => Just(b'.')], 0..400)) {
         let filter = filter(&text);

@@ -52,6 +52,7 @@
 mod chunk;
 mod clock;
 mod core;
+mod dedup;
 mod disk;
 mod error;
 mod filter;
@@ -82,6 +83,7 @@ pub mod volume;
 mod write;
 mod writer;
 
+pub use dedup::{DEFAULT_DEDUP_EVENTS, Dedup, DedupStats, MAX_SOURCE_BYTES};
 pub use error::StoreError;
 pub use hot::{DEFAULT_HOT_BYTES, HotStats, HotWindow};
 pub use intake::{Intake, Landed};

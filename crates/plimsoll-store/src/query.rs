@@ -471,4 +471,7 @@ mod tests;
 mod live_tests;
 
 #[cfg(test)]
+mod pages_tests;
+
+#[cfg(test)]
 mod golden_tests;

@@ -23,10 +23,13 @@ pub(crate) const DATABASE_FILE: &str = "logs.db";
 const DAMAGED: &str = ".damaged-";
 /// Most that one transaction deletes, and that one step gives back.
 const STEP_BYTES: u64 = 64 << 20;
+/// Least that one step gives back, on a disk that is nearly full.
+const LEAST_STEP_BYTES: u64 = 256 << 10;
 /// How often what others do to the disk is looked at, in bytes sealed.
 const LOOK_EVERY_BYTES: u64 = 16 << 20;
-/// `free_disk_bytes` is at most this part of a small filesystem.
-const FREE_PART: u64 = 8;
+/// `free_disk_bytes` is at most this part of a small filesystem: twice what the spool leaves free, so that old chunks go before the spool
+/// has to wait.
+const FREE_PART: u64 = 4;
 /// However little disk is free, this part of `retain_bytes` stays: the newest lines are worth more than the space.
 const STAYS_PART: u64 = 16;
 
@@ -113,14 +116,13 @@ impl Opened {
         if let Some(sum) = settings.retain_sum_bytes {
             let over = self.database.used_bytes()?.saturating_sub(share::of(&settings.dir, sum));
             if self.delete(RetainReason::Sum, over, tell)? {
-                self.database.incremental_vacuum(over)?;
+                self.shrink(over, &|| false)?;
             }
         }
         let missing = missing_bytes(&settings.dir, settings.free_disk_bytes);
         let spare = self.database.used_bytes()?.saturating_sub(settings.retain_bytes / STAYS_PART);
         if self.delete(RetainReason::Disk, missing.min(spare), tell)? {
-            self.database.incremental_vacuum(missing)?;
-            self.database.checkpoint()?;
+            self.shrink(missing, &|| false)?;
         }
         Ok(())
     }
@@ -163,16 +165,30 @@ impl Opened {
 
     /// When idle: empties the write-ahead log and gives free pages back, until there are none or `stop` says so.
     pub(crate) fn give_back(&mut self, stop: &dyn Fn() -> bool) -> Result<(), StoreError> {
+        self.shrink(u64::MAX, stop)
+    }
+
+    /// Empties the write-ahead log and gives free pages back, about `bytes` of them, in steps that the disk has room for: what is moved
+    /// stands in the log until the step is over.
+    fn shrink(&mut self, bytes: u64, stop: &dyn Fn() -> bool) -> Result<(), StoreError> {
         self.database.checkpoint()?;
+        let began = self.database.size_bytes();
         loop {
+            let step = (free_bytes(&self.path) / 8).clamp(LEAST_STEP_BYTES, STEP_BYTES);
             let before = self.database.size_bytes();
-            self.database.incremental_vacuum(STEP_BYTES)?;
+            self.database.incremental_vacuum(step)?;
             self.database.checkpoint()?;
-            if self.database.size_bytes() >= before || stop() {
+            let now = self.database.size_bytes();
+            if now >= before || began - now >= bytes || stop() {
                 return Ok(());
             }
         }
     }
+}
+
+/// Free bytes of the filesystem that a file is on; one that cannot be asked has enough.
+fn free_bytes(path: &Path) -> u64 {
+    rustix::fs::statvfs(path).map_or(u64::MAX, |disk| disk.f_bavail * disk.f_frsize)
 }
 
 /// What is missing to the free disk that is wanted. A filesystem that cannot be asked has enough.

@@ -176,7 +176,7 @@ pub struct Settings {
     /// more counts and is not cut.
     pub retain_sum_bytes: Option<u64>,
     /// Free disk to leave to others: with less, the oldest chunks go, down to a sixteenth of `retain_bytes`; default
-    /// [`DEFAULT_FREE_DISK_BYTES`], at most an eighth of the filesystem; 0: none.
+    /// [`DEFAULT_FREE_DISK_BYTES`], at most a quarter of the filesystem; 0: none.
     pub free_disk_bytes: u64,
     /// Longest line stored in one piece, 1 byte to 1 MiB; default [`DEFAULT_MAX_LINE_BYTES`].
     pub max_line_bytes: u32,

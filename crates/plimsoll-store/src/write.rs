@@ -125,7 +125,9 @@ impl Sealer<'_> {
             core.sealed_to.store(work.frames.position(), Ordering::Release);
         }
         let at_end = work.frames.position() >= tail;
-        if self.age_at.is_some_and(|at| now >= at) {
+        // Pressed with nothing to seal: the disk is nearly full, and only old chunks can make room.
+        let must_make_room = pressed && at_end && work.builders.is_empty();
+        if must_make_room || self.age_at.is_some_and(|at| now >= at) {
             self.keep(at_end)?;
             return Ok(Turn::Again);
         }

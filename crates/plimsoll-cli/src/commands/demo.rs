@@ -19,6 +19,7 @@ use plimsoll_store::RateLimit;
 
 use super::run::{HTTP_DEFAULT, address, size};
 use crate::args::Place;
+use crate::commands::keep::Keep;
 use crate::exit::Failure;
 use crate::layout::Layout;
 use crate::snapshot::found;
@@ -166,6 +167,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
         cgroup: !args.no_cgroup,
         derive: false,
         swap: false,
+        keep: Keep::default(),
         heap: crate::capture::Settings::default(),
         http_token: None,
         log_disk_bytes: LOG_DISK_BYTES,

@@ -3,6 +3,7 @@
 pub(crate) mod demo;
 pub(crate) mod doctor;
 pub(crate) mod heap;
+pub(crate) mod keep;
 pub(crate) mod logs;
 pub(crate) mod metrics_names;
 pub(crate) mod rate;

@@ -11,6 +11,7 @@ use crate::args::Place;
 use crate::capture;
 use crate::capture::mode::Mode;
 use crate::capture::shelf::{self, Keep};
+use crate::commands::keep::KeepArgs;
 use crate::commands::rate;
 use crate::exit::Failure;
 use crate::layout::Layout;
@@ -90,6 +91,9 @@ pub(crate) struct Args {
     /// Disk that the log of its output may take in all, at least 32M: when it is full, the oldest lines go
     #[arg(long, value_name = "SIZE", value_parser = log_disk, default_value = "1G")]
     log_disk: u64,
+
+    #[command(flatten)]
+    keep: KeepArgs,
 
     /// Make no cgroup for the program: its process tree is summed instead
     #[arg(long)]
@@ -204,6 +208,7 @@ impl Args {
             cgroup: !self.no_cgroup,
             derive: !self.no_derive,
             swap: self.swap,
+            keep: self.keep.understood(),
             heap: capture::Settings {
                 mode: self.heap,
                 every: self.heap_every,

@@ -14,9 +14,10 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use plimsoll::clock::{Clock as _, MonotonicClock};
-use plimsoll_store::{Intake, RateLimit, Settings, Store, Stream};
+use plimsoll_store::{Intake, RateLimit, RetainReason, Settings, Store, Stream};
 
 use super::beat::Beat;
+use crate::commands::keep::Keep;
 use crate::commands::rate::words;
 use crate::layout::Layout;
 use crate::snapshot::volume::VolumeView;
@@ -49,6 +50,8 @@ pub(crate) struct Kept {
     pub(crate) disk_bytes: u64,
     /// What each stream may print.
     pub(crate) rate: RateLimit,
+    /// How long, how many lines, beside whom.
+    pub(crate) keep: Keep,
 }
 
 impl Kept {
@@ -56,7 +59,7 @@ impl Kept {
     fn settings(self, settings: Settings) -> Settings {
         let spool_bytes = (self.disk_bytes / SPOOL_PART).min(SPOOL_MAX_BYTES);
         let retain_bytes = self.disk_bytes.saturating_sub(spool_bytes + DATABASE_BESIDE_BYTES);
-        Settings { spool_bytes, retain_bytes, rate_limit: self.rate, ..settings }
+        Settings { spool_bytes, retain_bytes, rate_limit: self.rate, ..self.keep.settings(settings) }
     }
 }
 
@@ -216,6 +219,11 @@ impl Logs {
             view.spool_bytes = stats.spool_used_bytes;
             view.database_bytes = stats.database_bytes;
             view.chunks_total = stats.sealed_chunks_total;
+            view.merged_chunks_total = stats.merged_chunks_total;
+            view.kept_lines = stats.kept_lines;
+            for reason in RetainReason::ALL {
+                view.retired_lines_total.insert(reason.name().to_owned(), stats.retired(reason).lines_total);
+            }
             view.degraded = stats.degraded;
         }
         view
@@ -296,7 +304,7 @@ mod tests {
     #[test]
     fn all_of_a_log_is_within_its_disk() {
         for disk_bytes in [LOG_DISK_MIN_BYTES, 100 << 20, LOG_DISK_BYTES, 100 << 30] {
-            let kept = Kept { disk_bytes, rate: RateLimit::default() };
+            let kept = Kept { disk_bytes, rate: RateLimit::default(), keep: Keep::default() };
             let settings = kept.settings(Settings::new("/d", "/r", "web"));
             settings.validate().unwrap();
             assert_eq!(settings.spool_bytes + settings.retain_bytes + DATABASE_BESIDE_BYTES, disk_bytes);

@@ -10,6 +10,7 @@ use plimsoll_store::RateLimit;
 use super::restart::Policy;
 use super::stage::Stage;
 use crate::capture;
+use crate::commands::keep::Keep;
 use crate::layout::Layout;
 use crate::web::token::Token;
 
@@ -54,6 +55,8 @@ pub(crate) struct Options {
     pub(crate) derive: bool,
     /// The child may use swap.
     pub(crate) swap: bool,
+    /// How long the log is kept.
+    pub(crate) keep: Keep,
     /// `--heap` and what belongs to it.
     pub(crate) heap: capture::Settings,
     /// Disk that its log may take in all.

@@ -119,7 +119,7 @@ pub(crate) fn supervise(options: Options) -> Result<u8, Failure> {
         &shared.beat,
         inputs,
         echo,
-        Kept { disk_bytes: options.log_disk_bytes, rate: options.log_rate },
+        Kept { disk_bytes: options.log_disk_bytes, rate: options.log_rate, keep: options.keep },
     )
     .map_err(no_system)?;
     let logs = Arc::new(logs);

@@ -302,6 +302,13 @@ const METRICS: &[Metric] = &[
     }),
     metric("plimsoll_log_database_bytes", "Size of the log database", |s, out| out.one(s.logs.database_bytes)),
     metric("plimsoll_log_chunks_total", "Compressed chunks written", |s, out| out.one(s.logs.chunks_total)),
+    metric("plimsoll_log_merged_chunks_total", "Small chunks merged into larger ones", |s, out| {
+        out.one(s.logs.merged_chunks_total);
+    }),
+    metric("plimsoll_log_kept_lines", "Lines in the log database", |s, out| out.one(s.logs.kept_lines)),
+    metric("plimsoll_log_retired_lines_total", "Lines deleted by a bound of retention, by which one", |s, out| {
+        out.each("reason", &s.logs.retired_lines_total);
+    }),
     metric("plimsoll_log_degraded_info", "1 while the log store is degraded (disk full, locked, …)", |s, out| {
         out.one(u64::from(s.logs.degraded.is_some()));
     }),

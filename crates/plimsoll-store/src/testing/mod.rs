@@ -17,6 +17,7 @@ use crate::split::{Found, Resume, Splitter};
 use crate::{GapReason, Intake, Settings, Stream};
 
 mod accounting;
+mod keeping;
 mod kills;
 mod trouble;
 
@@ -40,6 +41,32 @@ impl Place {
 
     pub(crate) fn settings(&self) -> Settings {
         Settings { ring_bytes: 256 << 10, spool_bytes: 4 << 20, ..Settings::new(self.path(), self.ring(), "web") }
+    }
+}
+
+/// A small filesystem below a place, in memory; unmounted when dropped.
+pub(crate) struct Small {
+    pub(crate) path: PathBuf,
+}
+
+impl Small {
+    /// `None`, which is said: this user may not mount.
+    pub(crate) fn mount(place: &Place, options: &std::ffi::CStr) -> Option<Small> {
+        let path = place.dir.path().join("small");
+        std::fs::create_dir(&path).unwrap();
+        match rustix::mount::mount("tmpfs", &path, "tmpfs", rustix::mount::MountFlags::empty(), Some(options)) {
+            Ok(()) => Some(Small { path }),
+            Err(e) => {
+                eprintln!("skipped: a tmpfs cannot be mounted here: {e}");
+                None
+            }
+        }
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        rustix::mount::unmount(&self.path, rustix::mount::UnmountFlags::DETACH).unwrap();
     }
 }
 

@@ -265,20 +265,8 @@ fn retention_deletes_the_oldest_and_gives_disk_back() {
 #[test]
 fn a_full_disk_drops_counts_and_heals() {
     let place = Place::new();
-    let mount = place.dir.path().join("small");
-    std::fs::create_dir(&mount).unwrap();
-    let flags = rustix::mount::MountFlags::empty();
-    if let Err(e) = rustix::mount::mount("tmpfs", &mount, "tmpfs", flags, Some(c"size=12m")) {
-        eprintln!("skipped: a tmpfs cannot be mounted here: {e}");
-        return;
-    }
-    struct Unmount(PathBuf);
-    impl Drop for Unmount {
-        fn drop(&mut self) {
-            rustix::mount::unmount(&self.0, rustix::mount::UnmountFlags::DETACH).unwrap();
-        }
-    }
-    let _unmount = Unmount(mount.clone());
+    let Some(small) = super::Small::mount(&place, c"size=12m") else { return };
+    let mount = small.path.clone();
     let settings = Settings { dir: mount.join("web"), spool_bytes: 64 << 20, ..quick(&place) };
     let (mut intake, store, _) = open(settings).unwrap();
     let mut program = Program::new(5);

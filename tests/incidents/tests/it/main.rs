@@ -8,6 +8,7 @@ mod controls;
 mod descriptors;
 mod disk;
 mod disk_flood;
+mod hot;
 mod incident1;
 mod incident2;
 mod incident3_leak;

@@ -1,0 +1,172 @@
+//! What is kept while lines come all the time: each bound of retention holds at every moment, the newest lines stay, and what goes is
+//! counted by its reason. And a database that cannot be written: said, waited for, healed.
+
+use std::io::Write;
+use std::time::Duration;
+
+use super::{Place, Program, account, everything, until};
+use crate::{Intake, RetainReason, Settings, Stats, Store, Stream, open};
+
+const LONG: Duration = Duration::from_secs(30);
+
+fn now_unix_ns() -> u64 {
+    crate::clock::unix_ns()
+}
+
+/// Prints numbered lines of 1,000 bytes that do not compress, and has `see` look in between.
+fn flood(intake: &mut Intake, store: &Store, lines: u32, at_unix_ns: u64, see: &mut dyn FnMut(Stats)) {
+    let (read, mut write) = super::pipe();
+    let mut random = Program::new(9);
+    for number in 0..lines {
+        let text: String = (0..990).map(|_| char::from(b'!' + random.random(90) as u8)).collect();
+        writeln!(write, "{number} {text}").unwrap();
+        intake.read_from(Stream::Stdout, std::os::fd::AsFd::as_fd(&read), at_unix_ns).unwrap();
+        if number % 50 == 49 {
+            // The sealer keeps up, so that what it keeps can be seen.
+            until("there is room", || {
+                let stats = store.stats();
+                stats.ring_used_bytes < 100_000 && stats.spool_used_bytes < 4 << 20
+            });
+            see(store.stats());
+        }
+    }
+}
+
+fn numbers(place: &Place) -> Vec<u64> {
+    let all = everything(&place.path(), &place.ring());
+    let number = |(_, entry): &(u64, super::Entry)| match entry {
+        super::Entry::Line { text, .. } => str::from_utf8(text).unwrap().split(' ').next().unwrap().parse().ok(),
+        super::Entry::Gap { .. } => None,
+    };
+    all[&Stream::Stdout].iter().filter_map(number).collect()
+}
+
+fn quick(place: &Place) -> Settings {
+    Settings { seal_after: Duration::from_millis(20), spool_bytes: 8 << 20, ..place.settings() }
+}
+
+#[test]
+fn lines_are_bounded_under_continuous_writes() {
+    let place = Place::new();
+    let settings = Settings { retain_lines: Some(3000), ..quick(&place) };
+    let (mut intake, store, _) = open(settings).unwrap();
+    let mut most = 0;
+    flood(&mut intake, &store, 12_000, 1, &mut |stats| most = most.max(stats.kept_lines));
+    let closed = store.close(LONG);
+    assert!(closed.complete, "{closed:?}");
+    // A chunk has about 1,060 of them.
+    assert!((3000..=4200).contains(&most), "{most} lines were kept at most");
+    let retired = closed.stats.retired(RetainReason::Lines);
+    assert_eq!(retired.lines_total + closed.stats.kept_lines, 12_000);
+    assert_eq!(closed.stats.deleted_chunks_total, retired.chunks_total);
+    let numbers = numbers(&place);
+    assert_eq!((numbers.len() as u64, numbers.last()), (closed.stats.kept_lines, Some(&11_999)));
+}
+
+#[test]
+fn what_gets_too_old_goes_also_when_nothing_comes() {
+    let place = Place::new();
+    let settings = Settings { retain_age: Some(Duration::from_secs(3600)), ..quick(&place) };
+    let (mut intake, store, _) = open(settings.clone()).unwrap();
+    let old = now_unix_ns() - 3599 * 1_000_000_000;
+    flood(&mut intake, &store, 500, old, &mut |_| ());
+    until("they are sealed", || store.stats().kept_lines == 500);
+    until("they are too old", || store.stats().kept_lines == 0);
+    assert_eq!(store.stats().retired(RetainReason::Age).lines_total, 500);
+    // What was too old before it was opened goes as well.
+    drop(store);
+    let (mut intake, store, _) = open(Settings { retain_age: None, ..settings.clone() }).unwrap();
+    flood(&mut intake, &store, 300, old - 1, &mut |_| ());
+    assert!(store.close(LONG).complete);
+    let (_intake, store, _) = open(settings).unwrap();
+    until("they went", || store.stats().retired(RetainReason::Age).lines_total == 300);
+}
+
+#[test]
+fn the_sum_over_sources_holds_and_the_quiet_one_keeps_all() {
+    let (place, mut sum_most) = (Place::new(), 0);
+    let at = |name: &str| {
+        let (dir, ring) = (place.dir.path().join(name), place.dir.path().join(format!("{name}.ring")));
+        Settings { dir, ring_path: ring, retain_sum_bytes: Some(8 << 20), ..quick(&place) }
+    };
+    let (mut quiet, quiet_store, _) = open(at("quiet")).unwrap();
+    flood(&mut quiet, &quiet_store, 500, 1, &mut |_| ());
+    until("it is sealed", || quiet_store.stats().kept_lines == 500);
+    let (mut loud, loud_store, _) = open(at("loud")).unwrap();
+    flood(&mut loud, &loud_store, 45_000, 1, &mut |stats| {
+        sum_most = sum_most.max(stats.database_bytes + quiet_store.stats().database_bytes);
+    });
+    let closed = loud_store.close(LONG);
+    assert!(closed.complete, "{closed:?}");
+    assert!(closed.stats.retired(RetainReason::Sum).chunks_total > 0, "{:?}", closed.stats);
+    let kept = std::fs::metadata(place.dir.path().join("loud/logs.db")).unwrap().len();
+    // Looked at every 16 MiB, and when it closes.
+    assert!(kept <= 8 << 20 && sum_most <= (8 + 16 + 10) << 20, "{kept} bytes are left; {sum_most} at most");
+    assert_eq!(quiet_store.stats().deleted_chunks_total, 0);
+    assert!(quiet_store.close(LONG).complete);
+}
+
+/// Needs the right to mount: elsewhere it says that it did not run.
+#[test]
+fn with_little_free_disk_old_chunks_go_before_new_lines_do() {
+    let place = Place::new();
+    let Some(small) = super::Small::mount(&place, c"size=32m") else { return };
+    let settings =
+        Settings { dir: small.path.join("web"), spool_bytes: 8 << 20, retain_bytes: 24 << 20, ..quick(&place) };
+    let (mut intake, store, _) = open(settings).unwrap();
+    flood(&mut intake, &store, 8000, 1, &mut |_| ());
+    until("they are sealed", || store.stats().kept_lines == 8000);
+    // Somebody else takes what was free.
+    let mut filler = std::fs::File::create(small.path.join("filler")).unwrap();
+    filler.write_all(&vec![7; 20 << 20]).unwrap();
+    flood(&mut intake, &store, 4000, 1, &mut |_| ());
+    let closed = store.close(LONG);
+    assert!(closed.complete, "{closed:?}");
+    assert_eq!(closed.stats.stream(Stream::Stdout).dropped_lines_total, 0, "no line was dropped");
+    let gone = closed.stats.retired(RetainReason::Disk);
+    assert!(gone.chunks_total > 0 && gone.lines_total < 12_000, "{:?}", closed.stats);
+    let disk = rustix::fs::statvfs(&small.path).unwrap();
+    assert!(disk.f_bavail * disk.f_frsize >= 3 << 20, "an eighth of it is free again");
+}
+
+/// Needs the right to mount: elsewhere it says that it did not run.
+#[test]
+fn a_database_that_is_read_only_is_waited_for() {
+    use rustix::mount::{MountFlags, mount_bind, mount_remount, unmount};
+    let place = Place::new();
+    let (mut intake, store, _) = open(quick(&place)).unwrap();
+    let mut program = Program::new(5);
+    let mut print = |intake: &mut Intake| {
+        program.print(Stream::Stdout, 20_000);
+        program.deliver(intake, Stream::Stdout, 1);
+    };
+    print(&mut intake);
+    until("it is sealed", || store.stats().kept_lines > 0);
+    print(&mut intake);
+    drop((intake, store));
+    let database = place.path().join("logs.db");
+    if let Err(e) = mount_bind(&database, &database) {
+        eprintln!("skipped: nothing can be mounted here: {e}");
+        return;
+    }
+    mount_remount(&database, MountFlags::BIND | MountFlags::RDONLY, c"").unwrap();
+    let (mut intake, store, recovery) = open(quick(&place)).unwrap();
+    let said = recovery.degraded.unwrap();
+    assert!(said.contains("logs.db") && said.to_lowercase().contains("read-only"), "{said}");
+    until("lines are dropped: ring and spool are full", || {
+        print(&mut intake);
+        store.stats().stream(Stream::Stdout).dropped_lines_total > 0
+    });
+    assert!(store.stats().degraded.is_some() && store.stats().database_errors_total > 1, "{:?}", store.stats());
+    unmount(&database, rustix::mount::UnmountFlags::DETACH).unwrap();
+    until("it heals", || {
+        print(&mut intake);
+        let stats = store.stats();
+        stats.degraded.is_none() && stats.ring_used_bytes < 100_000
+    });
+    program.finish(&mut intake);
+    let closed = store.close(LONG);
+    assert!(closed.complete, "{closed:?}");
+    let all = everything(&place.path(), &place.ring());
+    assert!(account(&all[&Stream::Stdout], program.lines(Stream::Stdout)) > 0);
+}
