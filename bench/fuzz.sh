@@ -36,5 +36,5 @@ for one in "${targets[@]}"; do
     done
     printf '== %s, %s s\n' "$one" "$seconds"
     "target/$target/release/$one" "corpus/$one" -artifact_prefix="artifacts/$one/" -max_total_time="$seconds" \
-        -max_len=65536 -timeout=10 -rss_limit_mb=2048 -print_final_stats=1 -verbosity=0
+        -max_len=65536 -timeout=120 -rss_limit_mb=2048 -print_final_stats=1 -verbosity=0
 done

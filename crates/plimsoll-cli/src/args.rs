@@ -26,6 +26,8 @@ pub(crate) enum Command {
     Logs(commands::logs::Args),
     /// Change the memory budget of a running program
     Set(commands::set::Args),
+    /// Write a report: does it leak, what, how fast, until when
+    Report(commands::report::Args),
     /// Stop a supervised program and its supervisor, in order
     Stop(commands::stop::Args),
     /// Show what a recorded run would have been under another policy

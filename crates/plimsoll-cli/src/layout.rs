@@ -85,6 +85,11 @@ impl Layout {
         self.home().join("decisions.jsonl")
     }
 
+    /// The figures of days, for verdicts: at most two files of 1 MiB.
+    pub(crate) fn history(&self) -> PathBuf {
+        self.home().join("history.log")
+    }
+
     /// The FIFO that is the child's stdout.
     pub(crate) fn stdout_fifo(&self) -> PathBuf {
         self.home().join("stdout.fifo")

@@ -8,11 +8,13 @@ mod args;
 mod capture;
 mod commands;
 mod exit;
+mod history;
 mod layout;
 mod output;
 mod snapshot;
 mod supervise;
 mod tail;
+mod trend;
 mod view;
 mod web;
 
@@ -36,6 +38,7 @@ fn main() -> ExitCode {
         Command::Heap(args) => commands::heap::run(args),
         Command::Doctor(args) => commands::doctor::run(args),
         Command::Replay(args) => commands::replay::run(&args),
+        Command::Report(args) => commands::report::run(&args),
         Command::Stop(args) => commands::stop::run(&args),
         Command::MetricsNames => commands::metrics_names::run(),
         Command::Demo(args) => commands::demo::run(&args),

@@ -52,6 +52,8 @@ pub(crate) struct Snapshot {
     pub derived: Vec<DerivedView>,
     /// What the HTTP face did; absent where nobody asked it (state read from files).
     pub http: Option<HttpView>,
+    /// Whether a figure leaks, one verdict each, leaks first; empty until there is a history.
+    pub verdicts: Vec<VerdictView>,
     /// One-line warnings that hold now (degraded log store, blind governor, no cgroup and why, …).
     pub warnings: Vec<String>,
 }
@@ -326,6 +328,36 @@ pub(crate) struct HttpView {
     pub idle_closed_total: u64,
     /// By reason: busy, method, host, origin, body, slow, malformed, accept.
     pub refused_total: BTreeMap<String, u64>,
+}
+
+/// What the trend of one figure says.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct VerdictView {
+    /// `memory`, `anonymous`, `live`, `threads`, `fds`, `fds socket`, …
+    pub key: String,
+    /// `bytes` or `count`.
+    pub unit: String,
+    /// `insufficient-data | stable | plateau | growing | leaking`.
+    pub state: String,
+    pub confidence_ratio: f64,
+    /// In plain words, the deciding one first.
+    pub reasons: Vec<String>,
+    /// The newest reading.
+    pub now: f64,
+    /// Growth with its 95 % interval; absent where it does not grow.
+    pub per_hour: Option<f64>,
+    pub per_hour_low: Option<f64>,
+    pub per_hour_high: Option<f64>,
+    /// To the budget, at this rate and at the ends of its interval; no latest: perhaps never.
+    pub time_to_limit_seconds: Option<f64>,
+    pub soonest_seconds: Option<f64>,
+    pub latest_seconds: Option<f64>,
+    /// What it rests on.
+    pub span_seconds: f64,
+    pub readings: u64,
+    /// It grows, and what the program holds of it does not: kept by allocator or runtime.
+    pub retention: bool,
 }
 
 /// One entry of the decision log, as shown.

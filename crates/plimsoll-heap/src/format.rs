@@ -75,7 +75,7 @@ impl Format {
         let text = head.trim_ascii_start();
         if head.starts_with(b"plimsoll-digest ") {
             Some(Format::Digest)
-        } else if text.starts_with(b"heap_v2/") {
+        } else if text.starts_with(b"heap_v2/") || text.starts_with(b"--- symbol") {
             Some(Format::Jemalloc)
         } else if let Some(object) = text.strip_prefix(b"{") {
             let object = object.trim_ascii_start();
@@ -105,9 +105,9 @@ fn is_mapping_line(head: &[u8]) -> bool {
     is_hex(ends.next()) && is_hex(ends.next()) && access.len() == 4 && access.iter().all(|b| b"rwxps-".contains(b))
 }
 
-/// A message whose first field is `sample_type` (1): a short message of two small numbers.
+/// A message whose first field is `sample_type` (1) or, as Go writes it, `period_type` (11): a short message of two small numbers.
 fn is_pprof(head: &[u8]) -> bool {
-    matches!(head, [0x0a, length @ 1..=20, 0x08 | 0x10, ..] if head.len() > usize::from(*length))
+    matches!(head, [0x0a | 0x5a, length @ 1..=20, 0x08 | 0x10, ..] if head.len() > usize::from(*length))
 }
 
 #[cfg(test)]

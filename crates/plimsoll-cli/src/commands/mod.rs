@@ -8,6 +8,7 @@ pub(crate) mod logs;
 pub(crate) mod metrics_names;
 pub(crate) mod rate;
 pub(crate) mod replay;
+pub(crate) mod report;
 pub(crate) mod run;
 pub(crate) mod set;
 pub(crate) mod status;

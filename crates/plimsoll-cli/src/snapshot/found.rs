@@ -11,6 +11,7 @@ use plimsoll::clock::wall;
 use rustix::process::Pid;
 
 use super::{ChildView, DecisionView, ExitView, RunState, Snapshot, VERSION};
+use crate::history::judge;
 use crate::layout::Layout;
 use crate::supervise::state::State;
 use crate::supervise::{child, files};
@@ -103,6 +104,7 @@ fn from_files(layout: &Layout, why: &ClientError) -> Snapshot {
             snapshot.group.path = Some(group.dir.display().to_string());
         }
     }
+    snapshot.verdicts = judge::of_file(&layout.history(), snapshot.memory.budget_bytes);
     if snapshot.state == RunState::Stale {
         snapshot.supervisor.heartbeat_age_seconds = last_sign_seconds(layout, now);
         snapshot.memory.unread = Some("nobody reads it now".to_owned());

@@ -19,7 +19,7 @@ pub(crate) const AT_UNIX: f64 = 1_795_253_400.0;
 
 /// As [`leaking`], and it embeds the library: it reports, and its last life left with last words.
 pub(crate) fn reporting() -> Snapshot {
-    let mut snapshot = Snapshot { reports: report::reports(), ..leaking() };
+    let mut snapshot = Snapshot { reports: report::reports(), verdicts: verdicts(), ..leaking() };
     if let Some(exit) = &mut snapshot.last_exit {
         exit.last_words = Some(report::last_words());
     }
@@ -221,6 +221,7 @@ pub(crate) fn leaking() -> Snapshot {
             idle_closed_total: 2,
             refused_total: map([("host", 1), ("method", 0)]),
         }),
+        verdicts: Vec::new(),
         warnings: vec!["12 lines of stderr were lost: the ring was full".into()],
     }
 }
@@ -279,4 +280,34 @@ pub(crate) fn decisions() -> Vec<DecisionView> {
         entry(552.0, "restart", "normal", None, "started as 4711, restart 2"),
         entry(4.0, "level", "high", Some("elevated"), "264.1 of 300 MiB, limit in 2.3 s at 18 MiB/s"),
     ]
+}
+
+/// Memory leaks, sockets grow, threads are level.
+pub(crate) fn verdicts() -> Vec<VerdictView> {
+    let of = |key: &str, unit: &str, state: &str, reason: &str| VerdictView {
+        key: key.into(),
+        unit: unit.into(),
+        state: state.into(),
+        confidence_ratio: 0.97,
+        reasons: vec![reason.into()],
+        span_seconds: 36.0 * 3_600.0,
+        readings: 2_160,
+        ..VerdictView::default()
+    };
+    let memory = VerdictView {
+        now: 258.5 * MIB as f64,
+        per_hour: Some(12.0 * MIB as f64),
+        per_hour_low: Some(11.0 * MIB as f64),
+        per_hour_high: Some(13.0 * MIB as f64),
+        time_to_limit_seconds: Some(3.5 * 3_600.0),
+        soonest_seconds: Some(3.0 * 3_600.0),
+        latest_seconds: Some(4.0 * 3_600.0),
+        ..of("memory", "bytes", "leaking", "grew steadily by 45 % in 36 h, 12.0 MiB an hour, and gave nothing back")
+    };
+    let sockets = VerdictView {
+        now: 120.0,
+        per_hour: Some(4.5),
+        ..of("fds socket", "count", "growing", "grew by 12 % in 36 h, ever more slowly: as a cache does that fills")
+    };
+    vec![memory, sockets, of("threads", "count", "stable", "no rise beyond the noise of 1 in 36 h")]
 }

@@ -367,6 +367,7 @@ impl Lives {
                 sys::forget_code();
             }
             self.shared.scan_descriptors();
+            self.shared.remember();
             if let Some((desk, _)) = self.shared.heap.get() {
                 desk.look(now, self.shared.charged_bytes());
             }

@@ -28,7 +28,7 @@ use super::pty::{Pty, Typing};
 use super::recorder::Recorder;
 use super::reports::Reports;
 use super::reports::relay::Relay;
-use super::shared::{Fixed, Shared};
+use super::shared::{Fixed, Past, Shared};
 use super::signals::{Signals, Waker};
 use super::speak::{self, Mouth};
 use super::stage;
@@ -105,8 +105,9 @@ pub(crate) fn supervise(options: Options) -> Result<u8, Failure> {
         grace: options.grace,
     };
     let journal = Journal::open(layout.decisions());
+    let past = Past::new(layout.history());
     let mouth = Mouth::new(options.quiet, options.silent);
-    let shared = Arc::new(Shared::new(fixed, &budget, mouth, journal, Arc::clone(&mailbox), waker.clone()));
+    let shared = Arc::new(Shared::new(fixed, &budget, mouth, journal, Arc::clone(&mailbox), past, waker.clone()));
     shared.set_last_exit(state::load_last_exit(&layout));
 
     if let Some(warning) = warning {

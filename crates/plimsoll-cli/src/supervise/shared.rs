@@ -1,7 +1,10 @@
 //! What the supervise loop, the governor's books and the faces share: one short lock for plain values, another for the
 //! descriptor counts. No file is read, and nothing is written, while a lock is held that the loop takes.
 
+mod past;
 mod view;
+
+pub(crate) use past::Past;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -128,6 +131,7 @@ pub(crate) struct Shared {
     /// Where heap captures are asked for, and where they are kept.
     pub(crate) heap: OnceLock<(Arc<Desk>, Shelf)>,
     reports: OnceLock<Arc<Reports>>,
+    past: Past,
     waker: Waker,
     clock: MonotonicClock,
 }
@@ -139,6 +143,7 @@ impl Shared {
         mouth: Mouth,
         journal: Journal,
         mailbox: Arc<Mailbox>,
+        past: Past,
         waker: Waker,
     ) -> Shared {
         let view = |stage: &Stage| StageView {
@@ -167,6 +172,7 @@ impl Shared {
             logs: OnceLock::new(),
             heap: OnceLock::new(),
             reports: OnceLock::new(),
+            past,
             waker,
             clock: MonotonicClock,
         }

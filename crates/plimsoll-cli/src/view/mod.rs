@@ -8,5 +8,6 @@ pub(crate) mod panel;
 mod report;
 pub(crate) mod table;
 pub(crate) mod text;
+pub(crate) mod trend;
 pub(crate) mod volume;
 pub(crate) mod words;

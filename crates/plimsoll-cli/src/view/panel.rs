@@ -5,7 +5,7 @@ use jiff::tz::TimeZone;
 use super::bar::{self, Scale};
 use super::report;
 use super::text::{Line, Tone};
-use super::{volume, words};
+use super::{trend, volume, words};
 use crate::snapshot::{DecisionView, RunState, Snapshot};
 
 /// Where the facts begin, after their labels.
@@ -116,6 +116,7 @@ pub(crate) fn facts(snapshot: &Snapshot) -> Vec<Line> {
         lines.push(row("process", words::process(snapshot)));
         lines.push(row("fds", words::descriptors(snapshot)));
         lines.push(row("logs", words::logs(&snapshot.logs)));
+        lines.extend(trend::facts(&snapshot.verdicts).map(|facts| row("trend", facts)));
         lines.extend(volume::most(&snapshot.logs.volume).map(|most| row("most", most)));
     } else if let Some(child) = &snapshot.child {
         let runs_on = match snapshot.memory.budget_bytes {
@@ -185,6 +186,7 @@ pub(crate) fn details(snapshot: &Snapshot) -> Vec<Line> {
         lines.push(row(if i == 0 { "volume" } else { "" }, line));
     }
     lines.extend(report::details(snapshot).into_iter().map(|(label, line)| row(label, line)));
+    lines.extend(trend::reasons(&snapshot.verdicts).into_iter().map(|reason| row("trend", reason)));
     lines.push(row("store", store(snapshot)));
     lines.push(row("plimsoll", itself(snapshot)));
     lines.extend(warnings(snapshot));

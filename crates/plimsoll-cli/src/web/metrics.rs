@@ -6,6 +6,7 @@
 
 mod heap;
 mod report;
+mod trend;
 
 use std::collections::BTreeMap;
 
@@ -343,9 +344,9 @@ const METRICS: &[Metric] = &[
     }),
 ];
 
-/// Every metric there is, also of what the program reports.
+/// Every metric there is, also of what the program reports and of its trend.
 fn all() -> impl Iterator<Item = &'static Metric> {
-    METRICS.iter().chain(report::METRICS).chain(heap::METRICS)
+    METRICS.iter().chain(report::METRICS).chain(heap::METRICS).chain(trend::METRICS)
 }
 
 /// Every metric's name, in the order of the table.

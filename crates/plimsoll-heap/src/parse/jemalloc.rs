@@ -111,7 +111,9 @@ pub fn read(input: impl Read) -> Result<(Profile, Vec<Warning>), ReadError> {
     for (addresses, count, bytes) in stacks {
         let mut stack = Vec::with_capacity(addresses.len());
         for address in addresses {
-            for frame in name(address, &symbols, &mappings) {
+            // What is inlined counts, too: a stack is bounded, however its symbols are written.
+            let room = STACK_MAX.saturating_sub(stack.len());
+            for frame in name(address, room, &symbols, &mappings) {
                 let too_many = ReadError::TooMany { most: FRAMES_MAX as u64, what: "frames" };
                 stack.push(frames.index(frame, &mut profile.frames).ok_or(too_many)?);
             }
@@ -169,9 +171,9 @@ fn mapping(line: &str) -> Option<Mapping> {
 }
 
 /// The frames of an address, the innermost first. A caller's address is the one behind its call, which may be in the next function.
-fn name(address: u64, symbols: &HashMap<u64, String>, mappings: &[Mapping]) -> Vec<Frame> {
+fn name(address: u64, room: usize, symbols: &HashMap<u64, String>, mappings: &[Mapping]) -> Vec<Frame> {
     if let Some(names) = symbols.get(&address).or_else(|| symbols.get(&address.wrapping_sub(1))) {
-        return names.split("--").map(|name| Frame { name: name.to_owned(), ..Frame::default() }).collect();
+        return names.split("--").take(room).map(|name| Frame { name: name.to_owned(), ..Frame::default() }).collect();
     }
     let mapped = mappings.iter().find(|m| (m.start..m.end).contains(&address));
     vec![match mapped {

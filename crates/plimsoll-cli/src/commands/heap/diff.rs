@@ -7,6 +7,7 @@ use plimsoll_heap::diff::{self, Amount, ClassDiff, Diff, DiffError, OwnerDiff};
 use serde_json::{Value, json};
 
 use super::input::{Input, unreadable};
+use super::profiles::{self, Asked};
 use super::table::Table;
 use super::top::{class_name, several};
 use crate::exit::{self, Failure};
@@ -16,7 +17,7 @@ use crate::view::words;
 /// Arguments of `plimsoll heap diff`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// The older V8 heap snapshot
+    /// The older snapshot or profile
     #[arg(value_name = "BEFORE")]
     before: PathBuf,
 
@@ -39,6 +40,11 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
     let (before, after) = (Input::open(&args.before)?, Input::open(&args.after)?);
+    if profiles::reads(before.format) && profiles::reads(after.format) {
+        let Args { before: from, after: to, limit, fail_on_growth, json } = args;
+        let asked = Asked { before: from, after: to, limit: *limit, fail_on_growth: *fail_on_growth, json: *json };
+        return profiles::compare(&asked, before, after);
+    }
     before.expect_v8()?;
     after.expect_v8()?;
     let found = diff::v8(before.stream, after.stream).map_err(|error| match error {

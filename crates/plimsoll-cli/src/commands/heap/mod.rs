@@ -12,9 +12,11 @@ mod digest;
 pub(crate) mod input;
 mod open;
 mod paths;
+mod profiles;
 mod snapshot;
 mod table;
 mod top;
+pub(crate) mod trend;
 
 /// Arguments of `plimsoll heap`.
 #[derive(Debug, clap::Args)]
@@ -31,6 +33,8 @@ enum Command {
     Top(top::Args),
     /// Show what keeps objects alive: the shortest path from the root
     Paths(paths::Args),
+    /// Judge a directory of snapshots, profiles or digests: what leaks, how fast, how surely
+    Trend(trend::Args),
     /// Say what a file is, and what is in it; of any format that Plimsoll reads
     Open(open::Args),
     /// Take a heap capture of a supervised program now
@@ -45,6 +49,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode, Failure> {
         Command::Diff(args) => diff::run(&args),
         Command::Top(args) => top::run(&args),
         Command::Paths(args) => paths::run(&args),
+        Command::Trend(args) => trend::run(&args),
         Command::Open(args) => open::run(&args),
         Command::Snapshot(args) => snapshot::run(&args),
         Command::Digest(args) => digest::run(&args),

@@ -83,7 +83,7 @@ pub(crate) fn digest(input: Input) -> Result<Digest, Failure> {
 }
 
 /// The profile, histogram or mappings in a file that is no graph. Warnings go to stderr.
-fn profile(input: Input) -> Result<Profile, Failure> {
+pub(super) fn profile(input: Input) -> Result<Profile, Failure> {
     let Input { path, stream, format, .. } = input;
     let read = match format {
         Some(Format::V8Profile) => parse::heapprofile::read(stream),

@@ -91,6 +91,7 @@ impl Control for Shared {
         if let Some(reports) = self.reports() {
             snapshot.reports = reports.view(child.map(|child| child.pid));
         }
+        snapshot.verdicts = self.verdicts();
         if let Some(tree) = tree {
             if tree.overflow > 0 {
                 snapshot
@@ -106,6 +107,10 @@ impl Control for Shared {
         let dropped = self.mailbox.dropped_total();
         if dropped > 0 {
             snapshot.warnings.push(format!("{dropped} reports of the governor had no room and are in no log"));
+        }
+        let forgotten = self.past.unwritten_total();
+        if forgotten > 0 {
+            snapshot.warnings.push(format!("{forgotten} lines of the history could not be written"));
         }
         let unwritten = self.journal.unwritten_total();
         if unwritten > 0 {

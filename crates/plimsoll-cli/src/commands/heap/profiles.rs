@@ -1,0 +1,150 @@
+//! Profiles of every format but V8's graph, compared with error bars. What differs by no more than sampling makes it is
+//! below a line of its own.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use plimsoll_heap::format::Format;
+use plimsoll_heap::profile::diff::{Change, Diff, Fate, NOISE_WIDTH, diff};
+use serde_json::{Value, json};
+
+use super::input::Input;
+use super::open::profile;
+use super::table::Table;
+use crate::exit::{self, Failure};
+use crate::view::text::{self, Line, Tone};
+use crate::view::words;
+
+/// Whether a file of this format is a profile.
+pub(super) fn reads(format: Option<Format>) -> bool {
+    use Format::{Jemalloc, JvmHistogram, Pprof, Smaps, V8Profile};
+    matches!(format, Some(Jemalloc | JvmHistogram | Pprof | Smaps | V8Profile))
+}
+
+/// What a comparison is asked for.
+pub(super) struct Asked<'a> {
+    pub(super) before: &'a Path,
+    pub(super) after: &'a Path,
+    pub(super) limit: usize,
+    pub(super) fail_on_growth: Option<u64>,
+    pub(super) json: bool,
+}
+
+/// Compares two profiles.
+pub(super) fn compare(asked: &Asked<'_>, before: Input, after: Input) -> Result<ExitCode, Failure> {
+    let (before, after) = (profile(before)?, profile(after)?);
+    let found = diff(&before, &after).map_err(|why| Failure::new(format!("these do not compare: {why}")))?;
+    let over = |change: &&Change| {
+        let grew = u64::try_from(change.delta_bytes()).ok().filter(|_| !change.is_noise());
+        asked.fail_on_growth.is_some_and(|limit| grew.is_some_and(|grew| grew > limit))
+    };
+    let exceeded = found.changes.iter().chain([&found.total]).find(over);
+    let exceeded = exceeded.map(|change| format!("{} grew by {}", change.key, signed(change.delta_bytes())));
+    if asked.json {
+        super::print_json(&as_json(&found, exceeded.as_deref()))?;
+    } else {
+        print!("{}", text::write_lines(&told(asked, &found), text::colour_for_stdout()));
+    }
+    match exceeded {
+        Some(what) => {
+            eprintln!("plimsoll: {what}");
+            Ok(ExitCode::from(exit::FAILURE))
+        }
+        None => Ok(ExitCode::SUCCESS),
+    }
+}
+
+fn told(asked: &Asked<'_>, found: &Diff) -> Vec<Line> {
+    let total = &found.total;
+    let headline =
+        format!(": {} → {} ({})", words::size(total.before_bytes), words::size(total.after_bytes), with_error(total));
+    let files = format!("{} → {}", asked.before.display(), asked.after.display());
+    let mut lines = vec![Line::new().add(Tone::Strong, files).plain(headline)];
+    lines.extend(found.notes.iter().map(|note| Line::new().add(Tone::Warn, note)));
+    let (noise, sure): (Vec<&Change>, Vec<&Change>) =
+        found.changes.iter().filter(|change| change.delta_bytes() != 0).partition(|change| change.is_noise());
+    if sure.is_empty() {
+        lines.push(Line::new().add(Tone::Good, "Nothing changed beyond the noise of sampling."));
+    } else {
+        lines.push(Line::new());
+        lines.extend(table(found, &sure, asked.limit));
+    }
+    if !noise.is_empty() {
+        let said = format!("Within the noise of sampling ({NOISE_WIDTH:.0} standard deviations):");
+        lines.extend([Line::new(), Line::new().add(Tone::Dim, said)]);
+        lines.extend(table(found, &noise, (asked.limit / 2).max(3)));
+    }
+    lines
+}
+
+fn table(found: &Diff, changes: &[&Change], limit: usize) -> Vec<Line> {
+    let head = match found.kind.word() {
+        "class" => "CLASS",
+        "mapping" => "MAPPING",
+        _ => "ALLOCATED AT",
+    };
+    let mut table = Table::new(&["GROWTH", "BEFORE", "AFTER", "COUNT", head]);
+    for change in changes.iter().take(limit) {
+        let grew = change.delta_bytes() > 0;
+        let tone = match (change.is_noise(), grew) {
+            (true, _) => Tone::Dim,
+            (false, true) => Tone::Alarm,
+            (false, false) => Tone::Good,
+        };
+        let name = match change.fate {
+            Fate::New => format!("{}  (new)", change.key),
+            Fate::Gone => format!("{}  (gone)", change.key),
+            _ => change.key.clone(),
+        };
+        table.row(vec![
+            (tone, with_error(change)),
+            (Tone::Plain, words::size(change.before_bytes)),
+            (Tone::Plain, words::size(change.after_bytes)),
+            (Tone::Dim, format!("{:+}", change.delta_count())),
+            (if change.is_noise() { Tone::Dim } else { Tone::Strong }, name),
+        ]);
+    }
+    let mut lines = table.lines();
+    if changes.len() > limit {
+        lines.push(Line::new().add(Tone::Dim, format!("{} more", changes.len() - limit)));
+    }
+    lines
+}
+
+/// `+1.20 MiB ± 310 KiB`
+fn with_error(change: &Change) -> String {
+    let error = if change.error_bytes > 0.0 {
+        format!(" ± {}", words::size(change.error_bytes as u64))
+    } else {
+        String::new()
+    };
+    format!("{}{error}", signed(change.delta_bytes()))
+}
+
+fn signed(bytes: i64) -> String {
+    format!("{}{}", if bytes < 0 { "-" } else { "+" }, words::size(bytes.unsigned_abs()))
+}
+
+fn as_json(found: &Diff, exceeded: Option<&str>) -> Value {
+    let change = |change: &Change| {
+        json!({
+            "key": change.key,
+            "beforeBytes": change.before_bytes,
+            "afterBytes": change.after_bytes,
+            "deltaBytes": change.delta_bytes(),
+            "errorBytes": change.error_bytes,
+            "noise": change.is_noise(),
+            "beforeCount": change.before_count,
+            "afterCount": change.after_count,
+            "deltaCount": change.delta_count(),
+            "fate": format!("{:?}", change.fate).to_lowercase(),
+        })
+    };
+    json!({
+        "kind": found.kind.word(),
+        "total": change(&found.total),
+        "notes": found.notes,
+        "changes": found.changes.iter().map(change).collect::<Vec<_>>(),
+        "exceeded": exceeded,
+    })
+}

@@ -1,0 +1,97 @@
+//! What is remembered of the program for verdicts: a line each minute, written by the supervise loop after its scan of descriptors;
+//! and the verdicts, computed when somebody asks, on his thread, at most once a minute.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use plimsoll::clock::{Clock as _, wall};
+
+use super::Shared;
+use crate::history::judge::{self, KEEP};
+use crate::history::{EVERY, FIGURES, History, Record};
+use crate::snapshot::VerdictView;
+use crate::snapshot::report::ReportsView;
+use crate::supervise::facts;
+
+/// A line is due a little early rather than a whole scan late.
+const EARLY: Duration = Duration::from_secs(5);
+
+/// The history of one supervisor's program.
+pub(crate) struct Past {
+    path: PathBuf,
+    writing: Mutex<Writing>,
+    /// The verdicts, and when they were made.
+    judged: Mutex<Option<(Duration, Vec<VerdictView>)>>,
+}
+
+struct Writing {
+    history: History,
+    last: Option<Duration>,
+}
+
+impl Past {
+    /// Continues the file at `path`.
+    pub(crate) fn new(path: PathBuf) -> Past {
+        let writing = Writing { history: History::new(path.clone()), last: None };
+        Past { path, writing: Mutex::new(writing), judged: Mutex::default() }
+    }
+
+    /// Lines that the disk refused.
+    pub(super) fn unwritten_total(&self) -> u64 {
+        self.writing.lock().history.unwritten_total
+    }
+}
+
+/// Live bytes of the whole program: only where each of its processes told, lately.
+fn live(reports: &ReportsView, members: usize) -> Option<u64> {
+    let told = reports.processes.iter().filter(|process| process.age_seconds < 2.0 * EVERY.as_secs_f64());
+    let told: Vec<u64> = told.filter_map(|process| process.live_bytes).collect();
+    (told.len() == members && members > 0).then(|| told.iter().sum())
+}
+
+impl Shared {
+    /// Adds a line to the history, when one is due. After [`Shared::scan_descriptors`], whose counts it takes.
+    pub(crate) fn remember(&self) {
+        let now = self.clock.now();
+        let due = |last: Option<Duration>| last.is_none_or(|last| now.saturating_sub(last) + EARLY >= EVERY);
+        if !due(self.past.writing.lock().last) {
+            return;
+        }
+        let inner = self.inner.lock();
+        let status = inner.watch.as_ref().map(|seen| seen.governor.status());
+        let life = inner.child.map_or(0, |child| child.started_unix as u64);
+        drop(inner);
+        let counts = self.descriptors.lock().newest;
+        let mut figures = [None; FIGURES];
+        figures[0] = status.and_then(|status| status.decision).and_then(|decision| decision.charged_bytes);
+        figures[1] = status.and_then(|status| status.protected).and_then(|parts| parts.anon_bytes);
+        if let Some(counts) = counts {
+            figures[2] = Some(counts.total());
+            for (figure, (_, count)) in figures[3..10].iter_mut().zip(counts.by_kind()) {
+                *figure = Some(count);
+            }
+        }
+        let members = self.members();
+        figures[10] = Some(facts::threads(&members));
+        figures[11] = self.reports().and_then(|reports| live(&reports.view(None), members.len()));
+        let record = Record { unix_seconds: wall().as_secs(), life, figures };
+        let mut writing = self.past.writing.lock();
+        writing.history.add(&record);
+        writing.last = Some(now);
+    }
+
+    /// The verdicts on the program's figures; those of a minute ago at most.
+    pub(super) fn verdicts(&self) -> Vec<VerdictView> {
+        let now = self.clock.now();
+        let mut judged = self.past.judged.lock();
+        match judged.as_ref() {
+            Some((at, verdicts)) if now.saturating_sub(*at) < KEEP => verdicts.clone(),
+            _ => {
+                let verdicts = judge::of_file(&self.past.path, self.budget().0);
+                *judged = Some((now, verdicts.clone()));
+                verdicts
+            }
+        }
+    }
+}

@@ -1,0 +1,212 @@
+//! What many snapshots or a history say together: one verdict a key, and one over all. At most [`FILES_MAX`] (10,000) files of a
+//! directory, the newest; of each a digest is kept, a few KB.
+
+pub(crate) mod json;
+pub(crate) mod markdown;
+
+use std::path::{Path, PathBuf};
+
+use plimsoll_heap::digest::{Digest, Kind};
+use plimsoll_heap::series::{Series, of_digests};
+use plimsoll_heap::trend::Setup;
+use plimsoll_heap::verdict::{self, State};
+
+use crate::exit::Failure;
+use crate::history::judge::{rank, view};
+use crate::snapshot::VerdictView;
+
+/// Files of a directory that are read.
+pub(crate) const FILES_MAX: usize = 10_000;
+/// Verdicts that are kept of each kind.
+const KEPT: usize = 50;
+
+/// One file that was read.
+#[derive(Clone, Debug)]
+pub(crate) struct Sample {
+    pub(crate) path: PathBuf,
+    pub(crate) unix_ns: u64,
+    pub(crate) size_bytes: u64,
+    pub(crate) digest: Digest,
+}
+
+/// The verdicts on keys of one kind.
+#[derive(Clone, Debug)]
+pub(crate) struct Judged {
+    pub(crate) kind: Kind,
+    /// Leaks first, the fastest first; at most [`KEPT`].
+    pub(crate) verdicts: Vec<VerdictView>,
+    /// How many keys were judged.
+    pub(crate) keys: usize,
+}
+
+/// What many samples say.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Analysis {
+    /// In order of time; empty for a history.
+    pub(crate) samples: Vec<Sample>,
+    pub(crate) judged: Vec<Judged>,
+    /// The word over all.
+    pub(crate) overall: State,
+    /// Lives of the program among the samples.
+    pub(crate) lives: usize,
+}
+
+/// Judges samples, in whatever order they come.
+pub(crate) fn analyse(mut samples: Vec<Sample>, limit_bytes: Option<u64>) -> Analysis {
+    samples.sort_by_key(|sample| sample.unix_ns);
+    let lives = number_lives(&mut samples);
+    let digests: Vec<Digest> = samples.iter().map(|sample| sample.digest.clone()).collect();
+    let kinds = [Kind::Total, Kind::Owner, Kind::Stack, Kind::Class, Kind::Mapping];
+    let judged: Vec<Judged> = kinds.into_iter().filter_map(|kind| judge(&digests, kind, limit_bytes)).collect();
+    let overall = overall(&judged);
+    Analysis { samples, judged, overall, lives }
+}
+
+/// Gives each digest the number of its life: a new one where it and the one before are known to be of two. How many there are.
+fn number_lives(samples: &mut [Sample]) -> usize {
+    let breaks: Vec<bool> =
+        samples.windows(2).map(|pair| pair[0].digest.same_life(&pair[1].digest) == Some(false)).collect();
+    let mut life = 1;
+    for (at, sample) in samples.iter_mut().enumerate() {
+        life += u64::from(at > 0 && breaks[at - 1]);
+        sample.digest.life = life;
+    }
+    usize::try_from(life).unwrap_or(usize::MAX)
+}
+
+fn judge(digests: &[Digest], kind: Kind, limit_bytes: Option<u64>) -> Option<Judged> {
+    let series = of_digests(digests, kind);
+    if series.is_empty() {
+        return None;
+    }
+    let setup = Setup::default();
+    let is_whole =
+        |series: &Series| kind == Kind::Total && ["rss", "heap", "live", "memory"].contains(&series.key.as_str());
+    let mut verdicts: Vec<VerdictView> = verdict::judge_all(&series, &setup)
+        .into_iter()
+        .zip(&series)
+        .map(|(verdict, series)| {
+            let limit = limit_bytes.filter(|_| is_whole(series)).map(|bytes| bytes as f64);
+            view(series, &verdict.with_limit(limit))
+        })
+        .collect();
+    let keys = verdicts.len();
+    sort(&mut verdicts);
+    verdicts.truncate(KEPT);
+    Some(Judged { kind, verdicts, keys })
+}
+
+/// Leaks first; among them, the fastest; among what does not grow, the largest.
+pub(crate) fn sort(verdicts: &mut [VerdictView]) {
+    verdicts.sort_by(|a, b| {
+        let rate = |v: &VerdictView| v.per_hour.unwrap_or(0.0);
+        rank(&b.state)
+            .cmp(&rank(&a.state))
+            .then(rate(b).total_cmp(&rate(a)))
+            .then(b.now.total_cmp(&a.now))
+            .then(a.key.cmp(&b.key))
+    });
+}
+
+/// The word over all: that of the figures of the whole process where it is the worse, or a key that leaks.
+fn overall(judged: &[Judged]) -> State {
+    let states = [State::InsufficientData, State::Stable, State::Plateau, State::Growing, State::Leaking];
+    let worst = judged.iter().flat_map(|judged| &judged.verdicts).map(|verdict| rank(&verdict.state)).max();
+    states[usize::from(worst.unwrap_or(0)).min(states.len() - 1)]
+}
+
+/// Judges the history of a program.
+pub(crate) fn of_history(path: &Path, budget_bytes: Option<u64>) -> Analysis {
+    let mut verdicts = crate::history::judge::of_file(path, budget_bytes);
+    let keys = verdicts.len();
+    sort(&mut verdicts);
+    let judged = vec![Judged { kind: Kind::Total, verdicts, keys }];
+    Analysis { overall: overall(&judged), judged, samples: Vec::new(), lives: 1 }
+}
+
+/// When a file was taken, if its name says so: `heap-1795253400000-periodic.heapsnapshot` (milliseconds).
+pub(crate) fn time_in_name(path: &Path) -> Option<u64> {
+    let name = path.file_name()?.to_str()?;
+    let digits = name.split(|c: char| !c.is_ascii_digit()).find(|digits| digits.len() == 13)?;
+    digits.parse::<u64>().ok()?.checked_mul(1_000_000)
+}
+
+/// The files of a directory, the newest [`FILES_MAX`] by name and time; how many there are.
+pub(crate) fn files(dir: &Path) -> Result<Vec<PathBuf>, Failure> {
+    let failed = |error: std::io::Error| Failure::new(format!("cannot read {}: {error}", dir.display()));
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(dir).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        let is_file = entry.file_type().map_err(failed)?.is_file();
+        let is_part = entry.path().extension().is_some_and(|e| e == "part" || e == "md" || e == "json");
+        if is_file && !is_part {
+            let modified = entry.metadata().and_then(|m| m.modified()).ok();
+            files.push((modified, entry.path()));
+        }
+    }
+    files.sort();
+    let skipped = files.len().saturating_sub(FILES_MAX);
+    Ok(files.split_off(skipped).into_iter().map(|(_, path)| path).collect())
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use plimsoll_heap::digest::Row;
+
+    fn sample(hour: u64, life: u64, rows: &[(Kind, &str, f64)]) -> Sample {
+        let row = |(kind, key, bytes): &(Kind, &str, f64)| Row {
+            kind: *kind,
+            key: (*key).to_owned(),
+            bytes: *bytes as u64,
+            count: 1,
+            variance: 0.0,
+        };
+        let unix_ns = 1_790_000_000_000_000_000 + hour * 3_600_000_000_000;
+        let rows = rows.iter().map(row).collect();
+        let digest = Digest { unix_ns, life, rows, ..Digest::default() };
+        Sample { path: format!("/s/{hour}.digest").into(), unix_ns, size_bytes: 10, digest }
+    }
+
+    pub(crate) fn leaking() -> Analysis {
+        let at = |hour: u64| {
+            let grown = 1e6 * hour as f64 + 1e4 * (hour * 7 % 5) as f64;
+            let rows = [
+                (Kind::Owner, "app.cache → Map", 5e6 + grown),
+                (Kind::Owner, "app.catalog → Array", 9e6),
+                (Kind::Total, "heap", 20e6 + grown),
+            ];
+            sample(hour, 5 + hour / 20, &rows)
+        };
+        analyse((0..40).rev().map(at).collect(), Some(200_000_000))
+    }
+
+    #[test]
+    fn the_leaking_owner_is_first_and_restarts_are_breaks() {
+        let found = leaking();
+        assert_eq!((found.overall, found.lives), (State::Leaking, 2));
+        assert!(found.samples.is_sorted_by_key(|s| s.unix_ns));
+        let owners = found.judged.iter().find(|j| j.kind == Kind::Owner).unwrap();
+        assert_eq!((owners.verdicts[0].key.as_str(), owners.keys), ("app.cache → Map", 2));
+        assert!((owners.verdicts[0].per_hour.unwrap() - 1e6).abs() < 5e4, "{owners:?}");
+        assert_eq!(owners.verdicts[1].state, "stable");
+        let heap = &found.judged[0].verdicts[0];
+        assert!(heap.time_to_limit_seconds.is_some(), "{heap:?}");
+    }
+
+    #[test]
+    fn nothing_is_insufficient() {
+        assert_eq!(analyse(Vec::new(), None).overall, State::InsufficientData);
+    }
+
+    #[test]
+    fn names_may_tell_the_time() {
+        for (name, time) in [
+            ("/d/heap-1795253400123-periodic.heapsnapshot", Some(1_795_253_400_123_000_000)),
+            ("/d/heap-12-x.heapsnapshot", None),
+            ("/d/je.1795253400123.heap", Some(1_795_253_400_123_000_000)),
+        ] {
+            assert_eq!(time_in_name(Path::new(name)), time);
+        }
+    }
+}
