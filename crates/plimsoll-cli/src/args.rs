@@ -17,7 +17,7 @@ pub(crate) struct Args {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Run a program under a memory budget, keep its logs, stop it cleanly before the kernel kills it
-    Run(commands::run::Args),
+    Run(Box<commands::run::Args>),
     /// Show how a supervised program is doing
     Status(commands::status::Args),
     /// Watch supervised programs live

@@ -30,7 +30,7 @@ fn main() -> ExitCode {
         }
     };
     let result = match args.command {
-        Command::Run(args) => commands::run::run(args),
+        Command::Run(args) => commands::run::run(*args),
         Command::Status(args) => commands::status::run(&args),
         Command::Top(args) => commands::top::run(args),
         Command::Logs(args) => commands::logs::run(args),

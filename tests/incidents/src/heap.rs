@@ -217,12 +217,7 @@ pub fn day(kind: &str, captures: u32, steps: u32) -> Result<Day, String> {
     let (before, after) = (file(early).display().to_string(), file(late).display().to_string());
     let (diff, _) = ask(&["heap", "diff", &before, &after, "--json"])?;
     let interval = u64::from(steps) * STEP_SECONDS;
-    Ok(Day {
-        course: Course::dated(&service.captures(), interval)?,
-        diff,
-        file_bytes: [size(early), size(late)],
-        said,
-    })
+    Ok(Day { course: Course::dated(&service.captures(), interval)?, diff, file_bytes: [size(early), size(late)], said })
 }
 
 /// One capture under a tight or a roomy limit, and what it shows.

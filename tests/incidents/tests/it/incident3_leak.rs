@@ -84,7 +84,8 @@ fn memory_that_the_runtime_keeps_is_no_leak_of_the_heap() {
 fn what_grows_in_place_is_the_first_row_with_its_owner() {
     let _turn = turn();
     let Some(day) = day("inplace") else { return };
-    let first: Vec<&str> = day.diff["owners"].as_array().expect("owners")[..2].iter().filter_map(|one| one["key"].as_str()).collect();
+    let first: Vec<&str> =
+        day.diff["owners"].as_array().expect("owners")[..2].iter().filter_map(|one| one["key"].as_str()).collect();
     for key in ["global.__app.index → Map", "global.__app.readings → Array"] {
         assert!(first.contains(&key), "{first:?}");
     }
