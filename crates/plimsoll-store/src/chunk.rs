@@ -5,7 +5,7 @@
 //! | bytes | field |
 //! |---|---|
 //! | 0..2 | `P` `c` |
-//! | 2 | version, 1 |
+//! | 2 | version: 1, or 2 if tag bit 7 is used |
 //! | 3 | codec, 1 = zstd |
 //! | 4..8 | number of entries |
 //! | 8..12, 12..16 | length of the entries' part and of the text, uncompressed; together at most 16 MiB |
@@ -20,10 +20,11 @@
 //! | 3, 4 | the line goes on in the next entry; it ended without a line end |
 //! | 5 | a varint follows: how far behind the entry before. Else: by this line's length + 1 |
 //! | 6 | a signed varint follows: nanoseconds since the entry before. Else: the same time |
-//! | 7 | zero |
+//! | 7 | the line is the same as that of the entry before: no length and no text follow |
 //!
 //! then for a line: its length; for a gap: reason (byte), lines, bytes, and as signed varints its first time less the entry's time, and
-//! its last time less its first. Before the first entry position and time are 0. In a flood a line costs 2 bytes here, before zstd.
+//! its last time less its first. Before the first entry position and time are 0. In a flood a line costs 2 bytes here, before zstd; a run of
+//! one line has its text once, and of each further one the time and the position: nothing is lost by it.
 
 use std::io;
 
@@ -45,7 +46,10 @@ pub(crate) const MIN_FILTERED_BYTES: usize = 16 << 10;
 /// zstd's level: 1, the fastest that is not "fast".
 const ZSTD_LEVEL: i32 = 1;
 const HEADER_BYTES: usize = 20;
+/// Of a blob in which no line repeats the one before: what the first programs read.
 const VERSION: u8 = 1;
+/// Of one in which one does.
+const VERSION_REPEATS: u8 = 2;
 const CODEC_ZSTD: u8 = 1;
 
 const KIND_MASK: u8 = 7;
@@ -54,6 +58,7 @@ const CONTINUED: u8 = 1 << 3;
 const UNTERMINATED: u8 = 1 << 4;
 const HAS_POSITION: u8 = 1 << 5;
 const HAS_TIME: u8 = 1 << 6;
+const REPEATED: u8 = 1 << 7;
 
 /// One line or gap as a chunk holds it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,6 +101,10 @@ pub(crate) struct Builder {
     count: u32,
     position: u64,
     at_unix_ns: u64,
+    /// Length of the newest line, which ends the text; `None` behind a gap.
+    newest: Option<usize>,
+    /// Some line repeats the one before.
+    repeats: bool,
     /// All columns but the blob, as far as they are known.
     row: Sealed,
 }
@@ -116,7 +125,16 @@ impl Builder {
             blob: Vec::new(),
             filter: None,
         };
-        Builder { entries: Vec::new(), text: Vec::new(), count: 0, position: 0, at_unix_ns: 0, row }
+        Builder {
+            entries: Vec::new(),
+            text: Vec::new(),
+            count: 0,
+            position: 0,
+            at_unix_ns: 0,
+            newest: None,
+            repeats: false,
+            row,
+        }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -130,8 +148,10 @@ impl Builder {
 
     /// Takes the next entry.
     pub(crate) fn push(&mut self, position: u64, at_unix_ns: u64, found: Found<'_>) {
+        let repeated = matches!(found, Found::Line { text, .. } if self.is_newest(text));
+        self.repeats |= repeated;
         let row = &mut self.row;
-        let mut tag = 0;
+        let mut tag = if repeated { REPEATED } else { 0 };
         let mut next = self.position.wrapping_add(1);
         match found {
             Found::Line { text, continued, unterminated } => {
@@ -171,12 +191,15 @@ impl Builder {
             varint(&mut self.entries, zigzag(self.at_unix_ns, at_unix_ns));
         }
         match found {
+            Found::Line { .. } if repeated => {}
             Found::Line { text, .. } => {
                 varint(&mut self.entries, text.len() as u64);
                 self.text.extend_from_slice(text);
                 self.text.push(b'\n');
+                self.newest = Some(text.len());
             }
             Found::Gap { lines, bytes, from_unix_ns, to_unix_ns, reason } => {
+                self.newest = None;
                 self.entries.push(reason.number());
                 for value in [lines, bytes, zigzag(at_unix_ns, from_unix_ns), zigzag(from_unix_ns, to_unix_ns)] {
                     varint(&mut self.entries, value);
@@ -188,6 +211,12 @@ impl Builder {
         self.at_unix_ns = at_unix_ns;
     }
 
+    /// Whether the newest entry is a line with this text.
+    fn is_newest(&self, text: &[u8]) -> bool {
+        // The lengths differ more often than not.
+        self.newest == Some(text.len()) && self.text[self.text.len() - 1 - text.len()..].starts_with(text)
+    }
+
     /// Compresses what was pushed; `None` if that is nothing. The builder is empty afterwards and holds no memory.
     pub(crate) fn finish(&mut self) -> io::Result<Option<Sealed>> {
         if self.is_empty() {
@@ -195,7 +224,8 @@ impl Builder {
         }
         let mut done = std::mem::replace(self, Builder::new(self.row.stream));
         let mut head = [0u8; HEADER_BYTES];
-        head[..4].copy_from_slice(&[b'P', b'c', VERSION, CODEC_ZSTD]);
+        let version = if done.repeats { VERSION_REPEATS } else { VERSION };
+        head[..4].copy_from_slice(&[b'P', b'c', version, CODEC_ZSTD]);
         for (at, value) in [(4, done.count as usize), (8, done.entries.len()), (12, done.text.len())] {
             head[at..at + 4].copy_from_slice(&u32::try_from(value).map_err(io::Error::other)?.to_le_bytes());
         }
@@ -284,8 +314,11 @@ impl Chunk {
         if blob.len() < HEADER_BYTES || blob[..2] != *b"Pc" {
             return Err("not a chunk".into());
         }
-        if blob[2] != VERSION || blob[3] != CODEC_ZSTD {
-            return Err(format!("a chunk of version {} and codec {}, this program knows 1 and 1", blob[2], blob[3]));
+        if !(VERSION..=VERSION_REPEATS).contains(&blob[2]) || blob[3] != CODEC_ZSTD {
+            return Err(format!(
+                "a chunk of version {} and codec {}, this program knows 1 to 2 and 1",
+                blob[2], blob[3]
+            ));
         }
         let field = |at: usize| u32::from_le_bytes([blob[at], blob[at + 1], blob[at + 2], blob[at + 3]]);
         if crc32fast::hash(&blob[..16]) != field(16) {
@@ -315,7 +348,7 @@ impl Chunk {
     /// The entries, oldest first. Nothing is copied. A chunk whose content contradicts itself ends early with an error.
     pub(crate) fn items(&self) -> Items<'_> {
         let (entries, text) = self.content.split_at(self.entries);
-        Items { entries, text, left: self.count, position: 0, at_unix_ns: 0 }
+        Items { entries, text, left: self.count, position: 0, at_unix_ns: 0, newest: None }
     }
 }
 
@@ -327,6 +360,8 @@ pub(crate) struct Items<'a> {
     left: u32,
     position: u64,
     at_unix_ns: u64,
+    /// Text of the entry before, if that is a line.
+    newest: Option<&'a [u8]>,
 }
 
 impl<'a> Items<'a> {
@@ -348,6 +383,14 @@ impl<'a> Items<'a> {
         None
     }
 
+    /// The next line of the text.
+    fn text(&mut self) -> Option<&'a [u8]> {
+        let len = usize::try_from(self.varint()?).ok()?;
+        let (text, rest) = self.text.split_at_checked(len)?;
+        self.text = rest.strip_prefix(b"\n")?;
+        Some(text)
+    }
+
     fn item(&mut self) -> Option<Item<'a>> {
         let tag = self.byte()?;
         let step = if tag & HAS_POSITION != 0 { Some(self.varint()?) } else { None };
@@ -359,14 +402,14 @@ impl<'a> Items<'a> {
             let (lines, bytes) = (self.varint()?, self.varint()?);
             let from_unix_ns = unzigzag(self.at_unix_ns, self.varint()?);
             let to_unix_ns = unzigzag(from_unix_ns, self.varint()?);
+            self.newest = None;
             (None, Found::Gap { lines, bytes, from_unix_ns, to_unix_ns, reason }, 1)
         } else {
-            let len = usize::try_from(self.varint()?).ok()?;
-            let (text, rest) = self.text.split_at_checked(len)?;
-            self.text = rest.strip_prefix(b"\n")?;
+            let text = if tag & REPEATED != 0 { self.newest? } else { self.text()? };
+            self.newest = Some(text);
             let (continued, unterminated) = (tag & CONTINUED != 0, tag & UNTERMINATED != 0);
             let level = LogLevel::from_number(tag & KIND_MASK);
-            (level, Found::Line { text, continued, unterminated }, len as u64 + 1)
+            (level, Found::Line { text, continued, unterminated }, text.len() as u64 + 1)
         };
         self.position = self.position.wrapping_add(step.unwrap_or(own));
         Some(Item { position: self.position, at_unix_ns: self.at_unix_ns, level, found })

@@ -35,7 +35,13 @@ fn entries() -> impl Strategy<Value = Vec<Owned>> {
     let one = (1u64..100_000, time, text, any::<bool>(), any::<u32>().prop_map(u64::from));
     prop::collection::vec(one, 1..40).prop_map(|mut all| {
         let mut position = 0;
+        let mut before = None;
         for entry in &mut all {
+            // A third of them repeat the line before.
+            if entry.4 % 3 == 0 && entry.2.is_some() {
+                entry.2 = before.clone().unwrap_or_default();
+            }
+            before = Some(entry.2.clone());
             // Every other one right behind the one before, as in a flood.
             let adjacent = entry.2.as_ref().map_or(1, |text| text.len() as u64 + 1);
             position += if entry.0 % 2 == 0 { adjacent } else { entry.0 };
@@ -92,6 +98,24 @@ proptest! {
         let taken = chunk.items().take(200).filter(Result::is_ok).count();
         prop_assert!(taken <= entries);
     }
+}
+
+#[test]
+fn a_run_of_one_line_has_its_text_once_and_every_time_and_position() {
+    let text = [b'x'; 200];
+    let run: Vec<Owned> = (0..1000).map(|i| (i * 201 + 201, i * i, Some(text.to_vec()), false, 0)).collect();
+    let row = sealed(&run);
+    assert_eq!(row.blob[2], VERSION_REPEATS);
+    assert_eq!((row.lines, row.raw_bytes), (1000, 201_000), "what is inside counts as it came");
+    let mut chunk = Chunk::default();
+    chunk.load(&row.blob).expect("it is whole");
+    assert!(chunk.content.len() < 5000, "{} bytes before they are compressed", chunk.content.len());
+    let again: Vec<_> = chunk.items().map(|item| item.map(|item| (item.position, item.at_unix_ns)).unwrap()).collect();
+    assert_eq!(again, run.iter().map(|(position, at, ..)| (*position, *at)).collect::<Vec<_>>());
+    // A gap between two of them is no run.
+    let line = |position| (position, 1, Some(text.to_vec()), false, 0);
+    let cut = sealed(&[line(201), (300, 1, None, true, 7), line(600)]);
+    assert_eq!(cut.blob[2], VERSION, "without a repeat it is what the first programs read");
 }
 
 #[test]

@@ -13,6 +13,7 @@
 //! | [`governor`] | a thread around one pure function: reading in, decision out |
 //! | [`reclaim`], [`event`] | stores that give back: who holds what, who is asked for how much, and whether it helped |
 //! | [`queue`] | bounded in items and bytes, drops counted per producer |
+//! | [`admission`] | who is let in when there is more to do than can be done |
 //! | [`broadcast`] | one message to many subscribers, who is too slow is removed |
 //! | [`watchdog`] | at a threshold the service leaves, exit code 2, with a deadline |
 //! | [`drain`] | leaving in order, for threads and tasks |
@@ -22,6 +23,7 @@
 //! | feature | adds | brings |
 //! |---|---|---|
 //! | `tokio` | `Drain::begun().await`, `finished().await`, `CancellationToken`s both ways | `tokio-util` |
+//! | `tower` | [`admission`] as a tower layer, for HTTP and gRPC | `tower-layer`, `tower-service`, `http`, `pin-project-lite` |
 //! | `jemalloc` | [`gauge::allocator`]'s `Jemalloc` | `tikv-jemalloc-ctl`, `tikv-jemalloc-sys` |
 //! | `mimalloc` | [`gauge::allocator`]'s `Mimalloc` | `libmimalloc-sys` |
 //! | `glibc` | [`gauge::allocator`]'s `Glibc` | – |
@@ -31,6 +33,7 @@
 //! The library prints nothing; only [`last_words`] writes to stderr, and only when it is given to a watchdog. It ends no process;
 //! only a watchdog does, at the drain's deadline. It reads the environment only in functions named `from_env`.
 
+pub mod admission;
 pub mod broadcast;
 pub mod clock;
 pub mod drain;

@@ -9,7 +9,9 @@
 //! | [`judge`] | what counts as saved, and what as left alone |
 //! | [`embedded`] | incident 2: a service that embeds the watchdog, its unprotected control, and the judgement of both |
 //! | [`evidence`] | what a load wrote about itself: when it crossed the mark, when SIGTERM reached its handler |
+//! | [`http_load`], [`overload`] | incident 2's second half and a server under twice its load: who asks, and the judgement |
 //! | [`packets`] | incident 1: a packet store and its laws |
+//! | [`stalled`] | incident 3: a dashboard, clients that read and clients that stall, and the judgement |
 //! | [`product`] | where the two binaries are |
 //! | [`words`], [`lines`], [`account`] | the numbered lines of the log tests and the accounting of them |
 //! | [`slow_disk`] | a disk that is slow, stands still or is full, through FUSE |
@@ -29,13 +31,16 @@ pub mod embedded;
 pub mod evidence;
 pub mod files;
 pub mod heap;
+pub mod http_load;
 pub mod judge;
 pub mod launch;
 pub mod lines;
+pub mod overload;
 pub mod packets;
 pub mod product;
 pub mod protected;
 pub mod slow_disk;
+pub mod stalled;
 pub mod stats;
 pub mod tmpfs;
 pub mod usage;

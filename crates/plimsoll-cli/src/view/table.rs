@@ -2,16 +2,18 @@
 //!
 //! The order of columns is the order of interest, so that a narrow terminal cuts what matters least.
 
+use plimsoll::units;
+
 use super::bar::Scale;
 use super::text::{Line, Tone};
-use super::words;
+use super::{volume, words};
 use crate::snapshot::{RunState, Snapshot};
 
 /// Blanks between two columns.
 const GAP: usize = 2;
 /// Columns of the bar beside the figures.
 const BAR_COLUMNS: usize = 10;
-const TITLES: [&str; 7] = ["NAME", "STATE", "LEVEL", "MEMORY", "GROWTH", "RESTARTS", "LAST EXIT"];
+const TITLES: [&str; 8] = ["NAME", "STATE", "LEVEL", "MEMORY", "GROWTH", "LOGS", "RESTARTS", "LAST EXIT"];
 
 /// The head and one row per program, the one at index `selected` marked; with a small bar of its budget each when `bars`.
 pub(crate) fn programs<'a>(
@@ -19,9 +21,12 @@ pub(crate) fn programs<'a>(
     selected: Option<usize>,
     bars: bool,
 ) -> Vec<Line> {
+    let programs: Vec<&Snapshot> = programs.collect();
+    let all_logs: f64 = programs.iter().filter(|program| is_alive(program)).map(|program| printed(program)).sum();
     let head = TITLES.map(|title| Line::new().add(Tone::Dim, title));
-    let cells = |(i, program): (usize, &Snapshot)| row(program, selected == Some(i), bars);
-    let rows: Vec<[Line; TITLES.len()]> = std::iter::once(head).chain(programs.enumerate().map(cells)).collect();
+    let cells = |(i, program): (usize, &Snapshot)| row(program, selected == Some(i), bars, all_logs);
+    let rows: Vec<[Line; TITLES.len()]> =
+        std::iter::once(head).chain(programs.into_iter().enumerate().map(cells)).collect();
     let mut widths = [0; TITLES.len()];
     for row in &rows {
         for (width, cell) in widths.iter_mut().zip(row) {
@@ -41,8 +46,27 @@ pub(crate) fn programs<'a>(
     aligned.collect()
 }
 
-fn row(program: &Snapshot, selected: bool, bars: bool) -> [Line; TITLES.len()] {
-    let alive = !matches!(program.state, RunState::Exited | RunState::Stale);
+fn is_alive(program: &Snapshot) -> bool {
+    !matches!(program.state, RunState::Exited | RunState::Stale)
+}
+
+/// Bytes that a program prints in a second.
+fn printed(program: &Snapshot) -> f64 {
+    program.logs.volume.streams.values().map(|stream| stream.bytes_per_second).sum()
+}
+
+/// Rate of its logs, and their share of what all of them print.
+fn logs(program: &Snapshot, all: f64) -> Line {
+    let rate = printed(program);
+    if rate <= 0.0 {
+        return Line::new().add(Tone::Dim, "none");
+    }
+    let share = volume::percent(rate / all, 0.0);
+    Line::new().plain(units::rate(rate).to_string().trim_start_matches('+')).add(Tone::Dim, format!("  {share}"))
+}
+
+fn row(program: &Snapshot, selected: bool, bars: bool, all_logs: f64) -> [Line; TITLES.len()] {
+    let alive = is_alive(program);
     let dash = || Line::new().add(Tone::Dim, "–");
     let (tone, state) = words::state(program);
     let level = program.governor.level.as_str();
@@ -65,6 +89,7 @@ fn row(program: &Snapshot, selected: bool, bars: bool) -> [Line; TITLES.len()] {
         if alive && !level.is_empty() { Line::new().add(words::level_tone(level), level) } else { dash() },
         memory,
         if alive { words::growth_rate(&program.governor) } else { dash() },
+        if alive { logs(program, all_logs) } else { dash() },
         Line::new().plain(words::count(program.restarts.total)),
         match &program.last_exit {
             Some(exit) if exit.is_success() => Line::new().plain(&exit.reason),
@@ -89,15 +114,15 @@ mod tests {
         dead.memory.charged_bytes = None;
         let lines = programs([&sample::leaking(), &dead].into_iter(), Some(1), false);
         let expected =
-            "  NAME                STATE               LEVEL  MEMORY                  GROWTH     RESTARTS  LAST EXIT
-  shop                running             high   258.5 MiB of 300.0 MiB  +18 MiB/s  2         memory
-▸ a-much-longer-name  stale, 12 min 30 s  –      ? of 300.0 MiB          –          2         memory
+            "  NAME                STATE               LEVEL  MEMORY                  GROWTH     LOGS              RESTARTS  LAST EXIT
+  shop                running             high   258.5 MiB of 300.0 MiB  +18 MiB/s  632 KiB/s  100 %  2         memory
+▸ a-much-longer-name  stale, 12 min 30 s  –      ? of 300.0 MiB          –          –                 2         memory
 ";
         assert_eq!(write_lines(&lines, false), expected);
         let lines = programs([&sample::leaking(), &dead].into_iter(), None, true);
-        let expected = "  NAME                STATE               LEVEL  MEMORY                              GROWTH     RESTARTS  LAST EXIT
-  shop                running             high   ████████▌░  258.5 MiB of 300.0 MiB  +18 MiB/s  2         memory
-  a-much-longer-name  stale, 12 min 30 s  –                  ? of 300.0 MiB          –          2         memory
+        let expected = "  NAME                STATE               LEVEL  MEMORY                              GROWTH     LOGS              RESTARTS  LAST EXIT
+  shop                running             high   ████████▌░  258.5 MiB of 300.0 MiB  +18 MiB/s  632 KiB/s  100 %  2         memory
+  a-much-longer-name  stale, 12 min 30 s  –                  ? of 300.0 MiB          –          –                 2         memory
 ";
         assert_eq!(write_lines(&lines, false), expected);
     }

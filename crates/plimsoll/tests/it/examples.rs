@@ -92,3 +92,42 @@ fn http_refuses_then_drains_and_every_acknowledged_item_is_on_disk() {
     let lines = std::fs::read_to_string(&log).unwrap();
     assert_eq!(lines.lines().count(), kept, "every item that was acknowledged, and no other: {said}");
 }
+
+#[test]
+fn admission_answers_before_it_reads_and_probes_while_it_is_busy() {
+    let Some(mut command) = example("admission") else { return };
+    let mut child = command.arg("127.0.0.1:0").spawn().unwrap();
+    let mut first = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut first).unwrap();
+    let address = first.trim().strip_prefix("listening on ").expect("it listens").to_owned();
+    std::thread::scope(|scope| {
+        let reports: Vec<_> = (0..6).map(|_| scope.spawn(|| request(&address, "GET /report", b""))).collect();
+        let counters = |stream: &mut TcpStream| {
+            write!(stream, "GET /admission HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+            let mut text = String::new();
+            stream.read_to_string(&mut text).unwrap();
+            text
+        };
+        // Until two work, for two seconds, and two wait, for half a second, and the others are refused.
+        let full = |_: &i32| {
+            let text = counters(&mut TcpStream::connect(&address).unwrap());
+            text.contains("heavy 2 of 2") && text.contains("refused busy 2")
+        };
+        assert!((0..1_000).any(|n| full(&n)), "never full");
+        // A hundred megabytes are announced and not one is sent: the answer is there all the same, now or when it has waited.
+        let mut upload = TcpStream::connect(&address).unwrap();
+        upload.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        write!(upload, "POST /report HTTP/1.1\r\nHost: x\r\nContent-Length: 100000000\r\n\r\n").unwrap();
+        let mut head = [0; 200];
+        let length = upload.read(&mut head).unwrap();
+        let head = String::from_utf8_lossy(&head[..length]).into_owned();
+        assert!(head.starts_with("HTTP/1.1 503") && head.contains("plimsoll-refused: "), "{head}");
+        assert!(head.contains("retry-after: "), "{head}");
+        assert_eq!(request(&address, "GET /health", b""), Some(200));
+        let answers: Vec<_> = reports.into_iter().map(|report| report.join().unwrap()).collect();
+        let of = |status| answers.iter().filter(|answer| **answer == Some(status)).count();
+        assert_eq!((of(200), of(503)), (2, 4), "{answers:?}");
+    });
+    child.kill().unwrap();
+    child.wait().unwrap();
+}

@@ -160,6 +160,7 @@ impl Follower {
             }
         };
         let read = read(&mut self.reader, &self.query, self.cursor, &mut sink);
+        self.show.end(&mut self.out.buffer);
         if let Some(end) = ended {
             return Err(End::Out(end));
         }

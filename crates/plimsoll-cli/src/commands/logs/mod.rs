@@ -93,6 +93,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "LEVEL", value_parser = level)]
     level: Option<LogLevel>,
 
+    /// On a terminal, show every line: not a run of one line as one and a count
+    #[arg(long)]
+    no_fold: bool,
+
     /// Who printed how much: lines, bytes, rates and shares of each stream, and its N most frequent templates [default: 5]; without NAME
     /// of every program. Works on dead ones too
     #[arg(long, value_name = "N", num_args = 0..=1, require_equals = true, default_missing_value = top::SHOWN_TEXT, conflicts_with_all = ["follow", "lines", "raw"])]
@@ -138,6 +142,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode, Failure> {
         .map_err(|cause| Failure::new(format!("cannot write to standard output: {cause}")))?;
     let lines = args.lines(stdout.is_terminal());
     let show = Show::new(form, LocalClock::system(), now_ns);
+    let show = if args.no_fold { show.unfolded() } else { show };
     let mut follower = Follower::open(layout, query, show, out)?;
     let shown = match follower.first(lines, !args.follow) {
         Ok(shown) => shown,

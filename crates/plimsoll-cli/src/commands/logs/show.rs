@@ -37,17 +37,79 @@ pub(super) struct Show {
     goes_on: [bool; Stream::ALL.len()],
     /// Raw: the stream whose line is unfinished on the screen.
     unfinished: Option<Stream>,
+    /// Runs of one line are shown as one and a count.
+    folds: bool,
+    run: Run,
+}
+
+/// The line that was shown last, and how often it came again.
+#[derive(Default)]
+struct Run {
+    stream: Option<Stream>,
+    text: Vec<u8>,
+    level: Option<LogLevel>,
+    began_unix_ns: u64,
+    until_unix_ns: u64,
+    again: u64,
 }
 
 impl Show {
     /// Shows in `form`, with times of `clock`'s zone; `now_unix_ns` says which date is today's.
     pub(super) fn new(form: Form, mut clock: LocalClock, now_unix_ns: u64) -> Show {
         let date = clock.date(now_unix_ns).to_owned();
-        Show { form, clock, date, scratch: String::new(), goes_on: Default::default(), unfinished: None }
+        let folds = matches!(form, Form::Terminal(_));
+        Show {
+            form,
+            clock,
+            date,
+            scratch: String::new(),
+            goes_on: Default::default(),
+            unfinished: None,
+            folds,
+            run: Run::default(),
+        }
     }
 
-    /// Appends `entry` to `out`, line end included.
+    /// Shows every line, also where people read.
+    pub(super) fn unfolded(mut self) -> Show {
+        self.folds = false;
+        self
+    }
+
+    /// Appends `entry` to `out`, line end included; where people read, a line that is the same as the one before only counts, until
+    /// [`Show::end`] or another entry.
     pub(super) fn entry(&mut self, entry: &Entry<'_>, out: &mut Vec<u8>) {
+        if self.folds {
+            if self.run.takes(entry) {
+                return;
+            }
+            self.end(out);
+            self.run.begin(entry);
+        }
+        self.one(entry, out);
+    }
+
+    /// Appends what is still to be said about a run of one line.
+    pub(super) fn end(&mut self, out: &mut Vec<u8>) {
+        let run = std::mem::take(&mut self.run);
+        let Some(stream) = run.stream.filter(|_| run.again > 0) else {
+            self.run = run;
+            return;
+        };
+        if run.again == 1 {
+            let kind = EntryKind::Line { text: &run.text, level: run.level, continued: false, unterminated: false };
+            self.one(&Entry { at_unix_ns: run.until_unix_ns, stream, position: 0, kind }, out);
+        } else if let Form::Terminal(palette) = self.form {
+            self.short_time(run.until_unix_ns, palette, out);
+            let since = self.moment(run.began_unix_ns, false);
+            let words = format!("⋮   the same line {} times more, since {since}", output::count(run.again));
+            out.extend_from_slice(palette.paint(Style::Dim, words).to_string().as_bytes());
+            out.push(b'\n');
+        }
+        self.run = Run { again: 0, began_unix_ns: run.until_unix_ns, ..run };
+    }
+
+    fn one(&mut self, entry: &Entry<'_>, out: &mut Vec<u8>) {
         match self.form {
             Form::Json => return self.json(entry, out),
             Form::Raw => return self.raw(entry, out),
@@ -187,6 +249,31 @@ impl Show {
     }
 }
 
+impl Run {
+    /// Whether `entry` is the same line once more.
+    fn takes(&mut self, entry: &Entry<'_>) -> bool {
+        let same = match entry.kind {
+            EntryKind::Line { text, continued: false, .. } => self.stream == Some(entry.stream) && self.text == text,
+            EntryKind::Line { .. } | EntryKind::Gap { .. } => false,
+        };
+        if same {
+            self.again += 1;
+            self.until_unix_ns = entry.at_unix_ns;
+        }
+        same
+    }
+
+    fn begin(&mut self, entry: &Entry<'_>) {
+        self.stream = None;
+        if let EntryKind::Line { text, level, continued: false, .. } = entry.kind {
+            self.stream = Some(entry.stream);
+            self.text.clear();
+            self.text.extend_from_slice(text);
+            (self.level, self.began_unix_ns, self.again) = (level, entry.at_unix_ns, 0);
+        }
+    }
+}
+
 /// The stream's column and the text.
 fn line(
     stream: Stream,
@@ -286,6 +373,31 @@ mod tests {
     }
 
     const DAY: u64 = 86_400_000_000_000;
+
+    #[test]
+    fn on_a_terminal_a_run_of_one_line_is_shown_once_and_counted() {
+        let again = |n: u64| text(Stream::Stderr, AT + n * 1_000_000_000, b"accept: EMFILE");
+        let mut entries: Vec<_> = (0..5).map(again).collect();
+        entries.extend([text(Stream::Stdout, AT, b"twice"), text(Stream::Stdout, AT, b"twice"), again(6)]);
+        let mut show = Show::new(Form::Terminal(Palette::PLAIN), LocalClock::of(TimeZone::UTC), AT);
+        let mut out = Vec::new();
+        entries.iter().for_each(|entry| show.entry(entry, &mut out));
+        show.end(&mut out);
+        show.entry(&again(7), &mut out);
+        show.entry(&again(8), &mut out);
+        show.end(&mut out);
+        show.end(&mut out);
+        let expected = "07:01:02.123 err accept: EMFILE\n\
+                        07:01:06.123 ⋮   the same line 4 times more, since 07:01:02.123\n\
+                        07:01:02.123 out twice\n\
+                        07:01:02.123 out twice\n\
+                        07:01:08.123 err accept: EMFILE\n\
+                        07:01:10.123 ⋮   the same line 2 times more, since 07:01:08.123\n";
+        assert_eq!(String::from_utf8(out).unwrap(), expected);
+        assert_eq!(shown(Form::Text, &entries).lines().count(), 8, "programs get every line");
+        let all = Show::new(Form::Terminal(Palette::PLAIN), LocalClock::of(TimeZone::UTC), AT).unfolded();
+        assert!(!all.folds);
+    }
 
     #[test]
     fn a_terminal_sees_time_stream_and_text_and_the_date_where_it_changes() {

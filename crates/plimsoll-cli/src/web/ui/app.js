@@ -272,7 +272,7 @@ function volume(s) {
       entry.querySelector(".share").textContent = percent(template.share_ratio, template.margin_ratio);
       if (flood && stream.share_ratio >= FLOOD_SHARE) entry.classList.add("warn");
       hidden ||= template.text == null;
-      entry.querySelector("code").textContent = template.text ?? "…";
+      entry.querySelector("code").textContent = template.text ?? `${count(Math.round(template.lines_per_second))} lines/s`;
       if (template.text === "") entry.querySelector("code").textContent = "(empty lines)";
       list.append(entry);
     });
@@ -280,7 +280,7 @@ function volume(s) {
   }
   $("volume").replaceChildren(fresh);
   const notes = [`In the last ${duration(volume?.span_seconds)}.`];
-  if (hidden) notes.push(`What is printed is not shown here; on the machine: plimsoll status ${s.name}`);
+  if (hidden) notes.push(`What is printed is not shown here; on the machine: plimsoll status ${s.name}.`);
   if (volume?.limit) notes.push(`Each stream is limited to ${volume.limit}.`);
   set("volume-note", notes.join(" "));
 }

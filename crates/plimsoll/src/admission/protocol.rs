@@ -1,0 +1,386 @@
+//! How a request says what it is, and how its protocol says no: HTTP, gRPC, or a plain error.
+//!
+//! | protocol | a peer's cap | everything else | when to try again |
+//! |---|---|---|---|
+//! | [`Http`] | 429 | 503 | `Retry-After` in whole seconds, rounded up (RFC 9110, 10.2.3) |
+//! | [`Grpc`] | `RESOURCE_EXHAUSTED` (8) | the same | `grpc-retry-pushback-ms` (gRPC proposal A6), in a trailers-only response |
+//! | [`Plain`] | an error | the same | [`Refused::retry_after`] |
+//!
+//! A body is neither read nor asked for: the answer is made from the head alone.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
+use http::{Extensions, HeaderMap, Method, Request, Response, StatusCode, Uri};
+
+use super::class::Kind;
+use super::error::{Reason, Refused};
+use super::peer::Peer;
+use super::permit::Permit;
+
+/// The header that names the reason of a refusal.
+pub const REASON_HEADER: HeaderName = HeaderName::from_static("plimsoll-refused");
+const PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
+const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+
+/// What a request says of itself, and what it takes along.
+pub trait Protocol<Request> {
+    /// What it is.
+    fn kind(&self, request: &Request) -> Kind;
+
+    /// Who asks; `None`: no cap by peer applies.
+    fn peer(&self, request: &Request) -> Option<Peer>;
+
+    /// How much time the asker gives it.
+    fn time(&self, request: &Request) -> Option<Duration> {
+        let _none = request;
+        None
+    }
+
+    /// The permit that it already has, when it is part of another request.
+    fn held<'r>(&self, request: &'r Request) -> Option<&'r Permit> {
+        let _none = request;
+        None
+    }
+
+    /// Takes the permit along.
+    fn admitted(&self, request: &mut Request, permit: &Permit) {
+        let _none = (request, permit);
+    }
+}
+
+/// How a protocol says no.
+pub trait Refuse<Response, Error> {
+    /// The answer to a request that was refused.
+    ///
+    /// # Errors
+    /// Where a protocol has no answer for it: the refusal as an error.
+    fn refuse(&self, refused: Refused) -> Result<Response, Error>;
+}
+
+/// The peer's address, in a request's extensions: put there by whoever accepted the connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PeerAddr(pub SocketAddr);
+
+/// A request without its body.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct Head<'a> {
+    /// Its method.
+    pub method: &'a Method,
+    /// Its target.
+    pub uri: &'a Uri,
+    /// Its headers.
+    pub headers: &'a HeaderMap,
+    /// What came with it: [`PeerAddr`], axum's `ConnectInfo`, a user that was authenticated before.
+    pub extensions: &'a Extensions,
+}
+
+impl<'a> Head<'a> {
+    fn of<B>(request: &'a Request<B>) -> Head<'a> {
+        Head {
+            method: request.method(),
+            uri: request.uri(),
+            headers: request.headers(),
+            extensions: request.extensions(),
+        }
+    }
+}
+
+type PeerOf = Arc<dyn Fn(&Head<'_>) -> Option<Peer> + Send + Sync>;
+type KindOf = Arc<dyn Fn(&Head<'_>) -> Kind + Send + Sync>;
+
+/// Who a peer is. What cannot be told is [`Peer::Unknown`], and all of those share one cap.
+#[derive(Clone, Default)]
+#[non_exhaustive]
+pub enum Identity {
+    /// Nobody: no cap by peer.
+    #[default]
+    Nobody,
+    /// The connection's address, from [`PeerAddr`]. Behind a proxy that is the proxy's.
+    Address,
+    /// The value of this header. Only where a proxy in front sets it: a client could name itself anew for each request.
+    Header(HeaderName),
+    /// `X-Forwarded-For`, which so many proxies of one's own append to: the address that the outermost of them saw. 1: one proxy.
+    ForwardedFor {
+        /// Proxies of one's own in front.
+        trusted_hops: usize,
+    },
+    /// Whatever this says.
+    By(PeerOf),
+}
+
+impl Identity {
+    /// Whatever this says.
+    pub fn by(peer: impl Fn(&Head<'_>) -> Option<Peer> + Send + Sync + 'static) -> Identity {
+        Identity::By(Arc::new(peer))
+    }
+
+    fn peer(&self, head: &Head<'_>) -> Option<Peer> {
+        let found = match self {
+            Identity::Nobody => return None,
+            Identity::Address => head.extensions.get().map(|PeerAddr(address)| Peer::from(*address)),
+            Identity::Header(name) => head.headers.get(name).and_then(|value| value.to_str().ok()).map(Peer::name),
+            Identity::ForwardedFor { trusted_hops } => forwarded(head.headers, *trusted_hops),
+            Identity::By(peer) => peer(head),
+        };
+        Some(found.unwrap_or(Peer::Unknown))
+    }
+}
+
+impl fmt::Debug for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Identity::Nobody => f.write_str("Nobody"),
+            Identity::Address => f.write_str("Address"),
+            Identity::Header(name) => f.debug_tuple("Header").field(name).finish(),
+            Identity::ForwardedFor { trusted_hops } => write!(f, "ForwardedFor({trusted_hops})"),
+            Identity::By(_) => f.write_str("By(..)"),
+        }
+    }
+}
+
+/// The address before the last `hops - 1` ones. What lies further left was written by the client.
+fn forwarded(headers: &HeaderMap, hops: usize) -> Option<Peer> {
+    let lines = headers.get_all(FORWARDED_FOR).iter().rev().filter_map(|line| line.to_str().ok());
+    let address = lines.flat_map(|line| line.rsplit(',')).nth(hops.checked_sub(1)?)?.trim();
+    let address = address.parse::<IpAddr>().or_else(|_| address.parse::<SocketAddr>().map(|address| address.ip()));
+    address.ok().map(Peer::from)
+}
+
+/// HTTP: which requests are what, and who asks. By default everything is ordinary and light, and nobody is told from another.
+#[derive(Clone)]
+pub struct Http {
+    kind: KindOf,
+    identity: Identity,
+}
+
+impl Default for Http {
+    fn default() -> Http {
+        Http { kind: Arc::new(|_| Kind::LIGHT), identity: Identity::Nobody }
+    }
+}
+
+impl Http {
+    /// Says what a request is.
+    #[must_use]
+    pub fn classify(mut self, kind: impl Fn(&Head<'_>) -> Kind + Send + Sync + 'static) -> Http {
+        self.kind = Arc::new(kind);
+        self
+    }
+
+    /// Says who asks.
+    #[must_use]
+    pub fn identity(mut self, identity: Identity) -> Http {
+        self.identity = identity;
+        self
+    }
+}
+
+impl fmt::Debug for Http {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Http").field("identity", &self.identity).finish_non_exhaustive()
+    }
+}
+
+impl<B> Protocol<Request<B>> for Http {
+    fn kind(&self, request: &Request<B>) -> Kind {
+        (self.kind)(&Head::of(request))
+    }
+
+    fn peer(&self, request: &Request<B>) -> Option<Peer> {
+        self.identity.peer(&Head::of(request))
+    }
+
+    fn held<'r>(&self, request: &'r Request<B>) -> Option<&'r Permit> {
+        request.extensions().get()
+    }
+
+    fn admitted(&self, request: &mut Request<B>, permit: &Permit) {
+        request.extensions_mut().insert(permit.clone());
+    }
+}
+
+impl<B: Default, E> Refuse<Response<B>, E> for Http {
+    fn refuse(&self, refused: Refused) -> Result<Response<B>, E> {
+        let mut response = Response::new(B::default());
+        *response.status_mut() = match refused.reason {
+            Reason::Peer => StatusCode::TOO_MANY_REQUESTS,
+            _ => StatusCode::SERVICE_UNAVAILABLE,
+        };
+        let seconds = refused.retry_after.as_millis().div_ceil(1000).max(1);
+        let seconds = u64::try_from(seconds).unwrap_or(u64::MAX);
+        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+        response.headers_mut().insert(REASON_HEADER, HeaderValue::from_static(refused.reason.as_str()));
+        Ok(response)
+    }
+}
+
+/// gRPC over HTTP/2: as [`Http`], with its own way of saying no, and with the time that `grpc-timeout` gives.
+#[derive(Clone, Debug, Default)]
+pub struct Grpc(pub Http);
+
+impl<B> Protocol<Request<B>> for Grpc {
+    fn kind(&self, request: &Request<B>) -> Kind {
+        self.0.kind(request)
+    }
+
+    fn peer(&self, request: &Request<B>) -> Option<Peer> {
+        self.0.peer(request)
+    }
+
+    fn time(&self, request: &Request<B>) -> Option<Duration> {
+        timeout(request.headers().get(GRPC_TIMEOUT)?.to_str().ok()?)
+    }
+
+    fn held<'r>(&self, request: &'r Request<B>) -> Option<&'r Permit> {
+        self.0.held(request)
+    }
+
+    fn admitted(&self, request: &mut Request<B>, permit: &Permit) {
+        self.0.admitted(request, permit);
+    }
+}
+
+/// At most eight digits and a unit, as the gRPC protocol over HTTP/2 has it.
+fn timeout(text: &str) -> Option<Duration> {
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    if digits.len() > 8 || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let count: u64 = digits.parse().ok()?;
+    Some(match unit {
+        "H" => Duration::from_secs(count * 3600),
+        "M" => Duration::from_secs(count * 60),
+        "S" => Duration::from_secs(count),
+        "m" => Duration::from_millis(count),
+        "u" => Duration::from_micros(count),
+        "n" => Duration::from_nanos(count),
+        _ => return None,
+    })
+}
+
+impl<B: Default, E> Refuse<Response<B>, E> for Grpc {
+    fn refuse(&self, refused: Refused) -> Result<Response<B>, E> {
+        let mut response = Response::new(B::default());
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+        headers.insert(GRPC_STATUS, HeaderValue::from_static("8"));
+        headers.insert(GRPC_MESSAGE, HeaderValue::from_static("overloaded"));
+        headers.insert(PUSHBACK, HeaderValue::from(u64::try_from(refused.retry_after.as_millis()).unwrap_or(u64::MAX)));
+        headers.insert(REASON_HEADER, HeaderValue::from_static(refused.reason.as_str()));
+        Ok(response)
+    }
+}
+
+/// Any other protocol: a refusal is an error that can be made from a [`Refused`].
+#[derive(Clone)]
+pub struct Plain<K>(pub K);
+
+impl<K> fmt::Debug for Plain<K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Plain").finish_non_exhaustive()
+    }
+}
+
+impl<K: Fn(&Request) -> (Kind, Option<Peer>), Request> Protocol<Request> for Plain<K> {
+    fn kind(&self, request: &Request) -> Kind {
+        (self.0)(request).0
+    }
+
+    fn peer(&self, request: &Request) -> Option<Peer> {
+        (self.0)(request).1
+    }
+}
+
+impl<K, Response, E: From<Refused>> Refuse<Response, E> for Plain<K> {
+    fn refuse(&self, refused: Refused) -> Result<Response, E> {
+        Err(refused.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admission::class::Class;
+
+    fn refused(reason: Reason) -> Refused {
+        Refused::new(reason, Kind { class: Class::Ordinary, ..Kind::HEAVY }, Duration::from_millis(1_200))
+    }
+
+    fn said<B>(response: &Response<B>, names: &[&str]) -> Vec<String> {
+        let text = |name: &&str| response.headers().get(*name).map_or("-", |value| value.to_str().unwrap()).to_owned();
+        std::iter::once(response.status().as_str().to_owned()).chain(names.iter().map(text)).collect()
+    }
+
+    #[test]
+    fn each_protocol_says_no_in_its_own_words() {
+        let http = |reason| {
+            let response: Result<Response<()>, ()> = Http::default().refuse(refused(reason));
+            said(&response.unwrap(), &["retry-after", "plimsoll-refused"])
+        };
+        assert_eq!(http(Reason::Level), ["503", "2", "level"]);
+        assert_eq!(http(Reason::Busy), ["503", "2", "busy"]);
+        assert_eq!(http(Reason::Peer), ["429", "2", "peer"]);
+        let response: Result<Response<()>, ()> = Grpc::default().refuse(refused(Reason::Expired));
+        let names = ["content-type", "grpc-status", "grpc-retry-pushback-ms", "plimsoll-refused"];
+        assert_eq!(said(&response.unwrap(), &names), ["200", "application/grpc", "8", "1200", "expired"]);
+        let plain: Result<(), Refused> = Plain(|_: &()| (Kind::LIGHT, None::<Peer>)).refuse(refused(Reason::Closed));
+        assert_eq!(plain.unwrap_err().to_string(), "overloaded (closed): try again in 1200 ms");
+    }
+
+    #[test]
+    fn a_peer_is_who_the_trusted_hops_say() {
+        let table = [
+            (1, &["198.51.100.9"][..], "198.51.100.9"),
+            (1, &["6.6.6.6, 198.51.100.9"], "198.51.100.9"),
+            (2, &["6.6.6.6, 198.51.100.9, 10.0.0.1"], "198.51.100.9"),
+            (2, &["6.6.6.6, 198.51.100.9", "10.0.0.1"], "198.51.100.9"),
+            (3, &["198.51.100.9, 10.0.0.1"], "unknown"),
+            (1, &["[2001:db8::1]:443"], "2001:db8::/64"),
+            (1, &["nonsense"], "unknown"),
+            (0, &["198.51.100.9"], "unknown"),
+            (1, &[], "unknown"),
+        ];
+        for (trusted_hops, lines, expected) in table {
+            let mut request = Request::builder();
+            for line in lines {
+                request = request.header("x-forwarded-for", *line);
+            }
+            let http = Http::default().identity(Identity::ForwardedFor { trusted_hops });
+            let peer = http.peer(&request.body(()).unwrap()).expect("some peer");
+            assert_eq!(peer.to_string(), expected, "{trusted_hops} of {lines:?}");
+        }
+        let mut request = Request::builder().header("x-tenant", "blue").body(()).unwrap();
+        request.extensions_mut().insert(PeerAddr("192.0.2.1:99".parse().unwrap()));
+        let who = |identity| Http::default().identity(identity).peer(&request).map(|peer| peer.to_string());
+        assert_eq!(who(Identity::Nobody), None);
+        assert_eq!(who(Identity::Address).as_deref(), Some("192.0.2.1"));
+        assert_eq!(who(Identity::Header(HeaderName::from_static("x-tenant"))).as_deref(), Some("blue"));
+        assert_eq!(who(Identity::by(|head| Some(Peer::name(head.uri.path())))).as_deref(), Some("/"));
+    }
+
+    #[test]
+    fn a_grpc_timeout_is_read_as_the_protocol_has_it() {
+        for (text, expected) in [
+            ("1H", Some(Duration::from_secs(3600))),
+            ("250m", Some(Duration::from_millis(250))),
+            ("99999999n", Some(Duration::from_nanos(99_999_999))),
+            ("999999999n", None),
+            ("5", None),
+            ("m", None),
+            ("+5m", None),
+            ("5é", None),
+            ("", None),
+        ] {
+            let expected = if text == "m" { None } else { expected };
+            assert_eq!(timeout(text), expected, "{text:?}");
+        }
+    }
+}

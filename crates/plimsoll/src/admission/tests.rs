@@ -1,0 +1,295 @@
+//! Each line of the gate's contract, with a clock that stands still, and threads that meet in it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::clock::ManualClock;
+use crate::level::Level;
+
+fn lane(slots: usize, waiting: usize, wait_ms: u64) -> Lane {
+    Lane { slots: Slots::Fixed(slots), waiting, wait: Duration::from_millis(wait_ms) }
+}
+
+fn gate(settings: Settings) -> (Gate, Arc<ManualClock>, LevelCell) {
+    let (clock, level) = (Arc::new(ManualClock::default()), LevelCell::new());
+    (Gate::with_clock(settings, level.clone(), clock.clone()), clock, level)
+}
+
+fn of(kind: Kind) -> Arrival<'static> {
+    Arrival { kind, ..Arrival::default() }
+}
+
+fn permit(answer: Answer) -> Permit {
+    match answer {
+        Answer::Now(permit) => permit,
+        other => panic!("expected a permit, got {other:?}"),
+    }
+}
+
+fn ticket(answer: Answer) -> Ticket {
+    match answer {
+        Answer::Wait(ticket) => ticket,
+        other => panic!("expected a ticket, got {other:?}"),
+    }
+}
+
+fn reason(answer: Answer) -> Reason {
+    match answer {
+        Answer::Refused(refused) => refused.reason,
+        other => panic!("expected a refusal, got {other:?}"),
+    }
+}
+
+fn poll(ticket: &mut Ticket) -> Poll<Result<Permit, Refused>> {
+    std::pin::Pin::new(ticket).poll(&mut Context::from_waker(Waker::noop()))
+}
+
+#[test]
+fn the_least_important_are_refused_first_and_probes_never() {
+    let (gate, _, level) = gate(Settings::default());
+    for (now, share) in [
+        (Level::Normal, [0.0, 0.0, 0.0, 0.0]),
+        (Level::Elevated, [0.0, 0.0, 0.0, 0.5]),
+        (Level::High, [0.0, 0.0, 0.5, 1.0]),
+        (Level::Critical, [0.0, 0.5, 1.0, 1.0]),
+    ] {
+        level.set(now);
+        for (class, share) in Class::ALL.into_iter().zip(share) {
+            let before = gate.stats().refused_for(class, Reason::Level);
+            for _ in 0..2_000 {
+                let kind = Kind { class, ..Kind::LIGHT };
+                assert!(!matches!(gate.admit(of(kind)), Answer::Wait(_)));
+            }
+            let refused = (gate.stats().refused_for(class, Reason::Level) - before) as f64 / 2_000.0;
+            assert!((refused - share).abs() < 0.06, "{now}, {class:?}: {refused} refused, expected {share}");
+        }
+    }
+    assert_eq!(gate.stats().admitted[Class::Exempt as usize], 8_000);
+}
+
+#[test]
+fn heavy_work_waits_in_a_bounded_line_first_come_first_served() {
+    let (gate, _, _) = gate(Settings { heavy: lane(1, 2, 1_000), ..Settings::default() });
+    let working = permit(gate.admit(of(Kind::HEAVY)));
+    let mut first = ticket(gate.admit(of(Kind::HEAVY)));
+    let mut second = ticket(gate.admit(of(Kind::HEAVY)));
+    assert_eq!(reason(gate.admit(of(Kind::HEAVY))), Reason::Busy);
+    let light = permit(gate.admit(of(Kind::LIGHT)));
+    let probe = permit(gate.admit(of(Kind::EXEMPT)));
+    assert!(poll(&mut first).is_pending() && poll(&mut second).is_pending());
+    drop(working);
+    assert!(poll(&mut second).is_pending(), "it came later");
+    let Poll::Ready(Ok(working)) = poll(&mut first) else { panic!("its turn") };
+    let mut third = ticket(gate.admit(of(Kind::HEAVY)));
+    drop(working);
+    assert!(poll(&mut third).is_pending(), "it came last");
+    assert!(matches!(poll(&mut second), Poll::Ready(Ok(_))));
+    assert!(matches!(poll(&mut third), Poll::Ready(Ok(_))));
+    let stats = gate.stats();
+    assert_eq!((stats.heavy.in_flight, stats.heavy.peak_in_flight, stats.heavy.waited_total), (0, 1, 3));
+    assert_eq!((stats.light.in_flight, stats.refused_for(Class::Ordinary, Reason::Busy)), (1, 1));
+    drop((light, probe));
+}
+
+#[test]
+fn a_wait_ends_at_the_lanes_time_or_the_askers_own_and_what_is_late_is_not_begun() {
+    let (gate, clock, _) = gate(Settings { heavy: lane(1, 8, 1_000), ..Settings::default() });
+    let working = permit(gate.admit(of(Kind::HEAVY)));
+    let hurried = Arrival { time: Some(Duration::from_millis(200)), ..of(Kind::HEAVY) };
+    let mut hurried = ticket(gate.admit(hurried));
+    let mut patient = ticket(gate.admit(of(Kind::HEAVY)));
+    clock.advance(Duration::from_millis(300));
+    let mut late = ticket(gate.admit(Arrival { time: Some(Duration::from_secs(60)), ..of(Kind::HEAVY) }));
+    drop(working);
+    // The slot passes over the one whose time is over.
+    let Poll::Ready(Err(refused)) = poll(&mut hurried) else { panic!("its time is over") };
+    assert_eq!(refused.reason, Reason::Expired);
+    let Poll::Ready(Ok(working)) = poll(&mut patient) else { panic!("its turn") };
+    assert_eq!(working.waited(), Duration::from_millis(300));
+    clock.advance(Duration::from_secs(1));
+    drop(working);
+    let Poll::Ready(Err(refused)) = poll(&mut late) else { panic!("longer than the lane allows") };
+    assert_eq!(refused.reason, Reason::Expired);
+    assert!(refused.retry_after >= RETRY_AFTER && refused.retry_after < 2 * RETRY_AFTER);
+    let given = permit(gate.admit(Arrival { time: Some(Duration::from_secs(5)), ..of(Kind::HEAVY) }));
+    clock.advance(Duration::from_secs(2));
+    assert_eq!(given.time_left(gate.now()), Some(Duration::from_secs(3)));
+}
+
+#[test]
+fn the_timer_refuses_where_nothing_else_happens() {
+    let heavy = lane(1, 8, 30);
+    let gate = Gate::new(Settings { heavy, ..Settings::default() }, LevelCell::new());
+    let _stuck = permit(gate.admit(of(Kind::HEAVY)));
+    let refused = gate.admit_blocking(of(Kind::HEAVY)).unwrap_err();
+    assert_eq!(refused.reason, Reason::Expired);
+    assert_eq!(gate.stats().heavy.waiting, 0);
+}
+
+#[test]
+fn nested_work_takes_no_second_slot_and_heavy_within_light_takes_a_heavy_one() {
+    let (gate, _, _) = gate(Settings { heavy: lane(1, 0, 0), per_peer: Some(1), ..Settings::default() });
+    let peer = Peer::name("a");
+    fn arrival<'a>(kind: Kind, peer: &'a Peer, within: Option<&'a Permit>) -> Arrival<'a> {
+        Arrival { kind, within, peer: Some(peer), time: None }
+    }
+    let outer = permit(gate.admit(arrival(Kind::HEAVY, &peer, None)));
+    let inner = permit(gate.admit(arrival(Kind::HEAVY, &peer, Some(&outer))));
+    let innermost = permit(gate.admit(arrival(Kind::LIGHT, &peer, Some(&inner))));
+    assert_eq!((gate.stats().heavy.in_flight, gate.stats().nested_total), (1, 2));
+    drop((outer, inner));
+    assert_eq!(gate.stats().heavy.in_flight, 1, "as long as one of them works");
+    drop(innermost);
+    assert_eq!((gate.stats().heavy.in_flight, gate.stats().peers), (0, 0));
+
+    let light = permit(gate.admit(arrival(Kind::LIGHT, &peer, None)));
+    let heavy = permit(gate.admit(arrival(Kind::HEAVY, &peer, Some(&light))));
+    assert_eq!((gate.stats().light.in_flight, gate.stats().heavy.in_flight), (1, 1), "the peer's cap was passed once");
+    let again = permit(gate.admit(arrival(Kind::HEAVY, &peer, Some(&heavy))));
+    assert_eq!(gate.stats().heavy.in_flight, 1);
+    drop((heavy, again));
+    assert_eq!((gate.stats().light.in_flight, gate.stats().heavy.in_flight), (1, 0));
+
+    let (other, ..) = self::gate(Settings { heavy: lane(1, 0, 0), ..Settings::default() });
+    let theirs = permit(other.admit(of(Kind::HEAVY)));
+    let ours = permit(gate.admit(Arrival { within: Some(&theirs), ..of(Kind::HEAVY) }));
+    assert_eq!(gate.stats().heavy.in_flight, 1, "another gate's permit is none of this one's");
+    drop((ours, light));
+}
+
+#[test]
+fn a_peers_cap_counts_what_waits_and_names_who_it_is() {
+    let (gate, _, _) = gate(Settings { heavy: lane(1, 9, 1_000), per_peer: Some(3), ..Settings::default() });
+    let (greedy, other) = (Peer::name("greedy"), Peer::name("other"));
+    let arrival = |peer| Arrival { peer: Some(peer), ..of(Kind::HEAVY) };
+    let working = permit(gate.admit(arrival(&greedy)));
+    let waiting = [ticket(gate.admit(arrival(&greedy))), ticket(gate.admit(arrival(&greedy)))];
+    assert_eq!(reason(gate.admit(arrival(&greedy))), Reason::Peer);
+    let mut neighbour = ticket(gate.admit(arrival(&other)));
+    let top = gate.top_peers(1);
+    assert_eq!((top[0].peer.to_string(), top[0].requests, top[0].refused), ("greedy".to_owned(), 3, 1));
+    drop(waiting);
+    drop(working);
+    assert!(matches!(poll(&mut neighbour), Poll::Ready(Ok(_))));
+    assert_eq!((gate.stats().peers, gate.stats().abandoned_total), (0, 2));
+}
+
+#[test]
+fn closing_refuses_those_who_wait_and_come_but_not_probes_nor_what_is_worked_on() {
+    let (gate, _, _) = gate(Settings { heavy: lane(1, 9, 1_000), ..Settings::default() });
+    let working = permit(gate.admit(of(Kind::HEAVY)));
+    let mut waiting = ticket(gate.admit(of(Kind::HEAVY)));
+    let mut orphan = ticket(gate.admit(of(Kind::HEAVY)));
+    gate.close();
+    assert!(matches!(poll(&mut waiting), Poll::Ready(Err(refused)) if refused.reason == Reason::Closed));
+    assert_eq!(reason(gate.admit(of(Kind::LIGHT))), Reason::Closed);
+    assert!(matches!(gate.admit(of(Kind::EXEMPT)), Answer::Now(_)));
+    let nested = gate.admit(Arrival { within: Some(&working), ..of(Kind::HEAVY) });
+    assert!(matches!(nested, Answer::Now(_)), "what is worked on is finished");
+    drop((nested, gate, working));
+    assert!(matches!(poll(&mut orphan), Poll::Ready(Err(_))), "tickets and permits outlive the gate");
+}
+
+#[test]
+fn threads_never_exceed_the_slots_and_nobody_waits_for_ever() {
+    let settings = Settings { heavy: lane(3, 64, 20_000), ..Settings::default() };
+    let gate = Gate::new(settings, LevelCell::new());
+    let inside = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                for _ in 0..2_000 {
+                    let permit = gate.admit_blocking(of(Kind::HEAVY)).unwrap();
+                    assert!(inside.fetch_add(1, Ordering::SeqCst) < 3);
+                    std::hint::spin_loop();
+                    inside.fetch_sub(1, Ordering::SeqCst);
+                    drop(permit);
+                }
+            });
+        }
+    });
+    let stats = gate.stats();
+    assert_eq!((stats.heavy.in_flight, stats.heavy.waiting, stats.admitted_total()), (0, 0, 16_000));
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Come { heavy: bool, peer: u8, time: u64 },
+    Finish(usize),
+    GiveUp(usize),
+    Pass(u64),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        6 => (any::<bool>(), 0..3u8, 1..400u64).prop_map(|(heavy, peer, time)| Step::Come { heavy, peer, time }),
+        4 => (0..8usize).prop_map(Step::Finish),
+        1 => (0..8usize).prop_map(Step::GiveUp),
+        2 => (1..300u64).prop_map(Step::Pass),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    /// Whatever comes, finishes, gives up or waits too long: no bound is passed, every request is accounted for, and nothing is left.
+    #[test]
+    fn every_request_is_let_in_refused_or_gave_up(steps in proptest::collection::vec(step(), 1..150)) {
+        let settings = Settings { light: lane(3, 2, 150), heavy: lane(2, 3, 200), per_peer: Some(4), ..Settings::default() };
+        let (gate, clock, _) = gate(settings);
+        let peers = [Peer::name("a"), Peer::name("b"), Peer::name("c")];
+        let (mut permits, mut tickets) = (Vec::new(), Vec::new());
+        let (mut came, mut admitted, mut refused, mut gone) = (0u64, 0u64, 0u64, 0u64);
+        for step in steps {
+            match step {
+                Step::Come { heavy, peer, time } => {
+                    came += 1;
+                    let kind = if heavy { Kind::HEAVY } else { Kind::LIGHT };
+                    let time = Some(Duration::from_millis(time));
+                    match gate.admit(Arrival { kind, peer: Some(&peers[usize::from(peer)]), time, within: None }) {
+                        Answer::Now(permit) => {
+                            admitted += 1;
+                            permits.push(permit);
+                        }
+                        Answer::Wait(ticket) => tickets.push(ticket),
+                        Answer::Refused(_) => refused += 1,
+                    }
+                }
+                Step::Finish(which) if which < permits.len() => drop(permits.remove(which)),
+                Step::GiveUp(which) if which < tickets.len() => {
+                    gone += 1;
+                    drop(tickets.remove(which));
+                }
+                Step::Finish(_) | Step::GiveUp(_) => {}
+                Step::Pass(millis) => clock.advance(Duration::from_millis(millis)),
+            }
+            tickets.retain_mut(|ticket| match poll(ticket) {
+                Poll::Pending => true,
+                Poll::Ready(Ok(permit)) => {
+                    admitted += 1;
+                    permits.push(permit);
+                    false
+                }
+                Poll::Ready(Err(_)) => {
+                    refused += 1;
+                    false
+                }
+            });
+            let stats = gate.stats();
+            prop_assert!(stats.light.in_flight <= 3 && stats.heavy.in_flight <= 2);
+            prop_assert!(stats.light.waiting <= 2 && stats.heavy.waiting <= 3);
+            prop_assert_eq!(stats.light.in_flight + stats.heavy.in_flight, permits.len() as u64);
+            prop_assert!(gate.top_peers(3).iter().all(|figures| figures.requests <= 4));
+            prop_assert_eq!(stats.refused_total(), refused);
+            prop_assert_eq!(came, admitted + refused + gone + tickets.len() as u64);
+        }
+        drop((permits, tickets));
+        let stats = gate.stats();
+        prop_assert_eq!((stats.light.in_flight, stats.heavy.in_flight, stats.peers), (0, 0, 0));
+    }
+}
