@@ -161,3 +161,68 @@ fn a_jvm_is_captured_by_class_and_any_process_by_its_mappings() {
     });
     assert_eq!(found.expect("the class is found")["count"], 5000);
 }
+
+/// The rows of a capture: `plimsoll heap open --json`.
+fn rows(file: &std::path::Path) -> Vec<Value> {
+    let (opened, _) =
+        heap::ask(&["heap", "open", &file.display().to_string(), "--json", "--limit", "100"]).expect("rows");
+    opened["rows"].as_array().expect("a list").clone()
+}
+
+fn bytes_of(rows: &[Value], words: &str) -> f64 {
+    let of =
+        rows.iter().filter(|row| row["kind"] == "stack" && row["key"].as_str().is_some_and(|key| key.contains(words)));
+    of.filter_map(|row| row["bytes"].as_f64()).sum()
+}
+
+#[test]
+fn a_rust_service_is_profiled_by_itself_and_by_its_allocator() {
+    let _turn = turn();
+    let leaky = plimsoll_incidents::product::built("plimsoll-leaky").expect("this build").display().to_string();
+    // Asked over the socket: one sample in 16 KiB, so that 30 MB are 1,800 samples.
+    let flags = ["--memory", "300M", "--heap-every", "1h", "--quiet"];
+    let setup = Setup::new("rust", &flags).program(&[&leaky, "30"]).ungrouped();
+    let setup = setup.environment("_RJEM_MALLOC_CONF", "prof:true,prof_active:true,lg_prof_sample:14");
+    let Some(service) = start(setup) else { return };
+    let last = |status: &Value| {
+        let last = &status["heap"]["last"];
+        Some((last["method"].as_str()?.to_owned(), last["id"].as_str()?.to_owned()))
+    };
+    let (method, id) = service.until(DEADLINE, "its self-test", last);
+    assert_eq!(method, "profile", "{}", service.stderr());
+    let rows = rows(&service.home().join("heap").join(format!("{id}.heap")));
+    let held: f64 = rows.iter().filter(|row| row["kind"] == "stack").filter_map(|row| row["bytes"].as_f64()).sum();
+    assert!((held / 30e6 - 1.0).abs() < 0.15, "30 MB are kept, {held:.0} are told: {rows:?}");
+    drop(service);
+
+    // By jemalloc itself: it writes when its mappings reach a new high.
+    let flags = ["--memory", "300M", "--heap", "jemalloc", "--heap-every", "1h", "--quiet"];
+    let Some(service) = start(Setup::new("jemalloc", &flags).program(&[&leaky, "60"]).ungrouped()) else { return };
+    let (method, _) = service.until(DEADLINE, "its self-test", last);
+    assert_eq!(method, "jemalloc", "{}", service.stderr());
+}
+
+#[test]
+fn a_profile_is_fetched_from_a_url() {
+    let _turn = turn();
+    let python = Command::new("python3").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
+    if !python.is_ok_and(|status| status.success()) {
+        eprintln!("skipped: no python3 here");
+        return;
+    }
+    let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a port").port();
+    let port = port.to_string();
+    let served = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../crates/plimsoll-heap/testdata");
+    let mode = format!("pprof=http://127.0.0.1:{port}/go-1.pb.gz");
+    let flags = ["--memory", "300M", "--heap", &mode, "--heap-every", "1h", "--quiet"];
+    let served = served.display().to_string();
+    let program = ["python3", "-m", "http.server", &port, "--bind", "127.0.0.1", "--directory", &served];
+    let Some(service) = start(Setup::new("pprof", &flags).program(&program).ungrouped()) else { return };
+    let last = |status: &Value| {
+        let last = &status["heap"]["last"];
+        (last["method"] == "pprof").then(|| last["id"].as_str().unwrap_or_default().to_owned())
+    };
+    let id = service.until(DEADLINE, "a profile", last);
+    let rows = rows(&service.home().join("heap").join(format!("{id}.pb.gz")));
+    assert!(bytes_of(&rows, "main.") > 1e6, "{rows:?}");
+}
