@@ -7,7 +7,8 @@
 //!
 //! Every item is charged to a ledger account before it is kept and is on disk before it is acknowledged. At 88 % of the
 //! threshold new items are refused with 503 and `Retry-After`; at the threshold what is in flight is finished and the listener
-//! closes, within the drain deadline of 5 s. SIGTERM takes the same path and exits 0.
+//! closes, within the drain deadline of 5 s. SIGTERM takes the same path and exits 0. Under `plimsoll run`, or systemd with
+//! `Type=notify`, it says when it is ready and when it stops, and reports what it holds.
 
 use std::fs::File;
 use std::io::Write as _;
@@ -24,6 +25,8 @@ use axum::routing::{get, post};
 use plimsoll::drain::Drain;
 use plimsoll::last_words::LastWords;
 use plimsoll::reclaim::ledger::{Account, Charge, Ledger};
+use plimsoll::report::Report;
+use plimsoll::report::notify::Notify;
 use plimsoll::watchdog::{Config, Soft, Started, Watchdog};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -95,8 +98,10 @@ fn main() -> ExitCode {
         config
     });
     let soft = Arc::clone(&service);
+    let report = Report::from_env().ledger(&ledger).start().expect("a thread");
     let watchdog = Watchdog::new(config)
         .drain(&drain)
+        .report(&report)
         .on_soft(move |stage| soft.busy.store(matches!(stage, Soft::Entered(_)), Ordering::Relaxed))
         .last_words(LastWords::new().stderr().ledger(&ledger));
     match watchdog.start() {
@@ -118,6 +123,8 @@ fn run(service: &Arc<Service>) -> Result<(), Failure> {
         service.store.lock().await.log = log;
         let listener = TcpListener::bind(&address).await?;
         println!("listening on {}", listener.local_addr()?);
+        let notify = Notify::from_env();
+        notify.ready();
         let mut term = signal(SignalKind::terminate())?;
         let drain = service.drain.clone();
         let stopper = tokio::spawn(async move {
@@ -129,6 +136,7 @@ fn run(service: &Arc<Service>) -> Result<(), Failure> {
         axum::serve(listener, routes.with_state(Arc::clone(service)))
             .with_graceful_shutdown(async move { drain.begun().await })
             .await?;
+        notify.stopping();
         stopper.abort();
         eprintln!("drained: {:?}, {} items", service.drain.finished().await, service.store.lock().await.items.len());
         Ok(())

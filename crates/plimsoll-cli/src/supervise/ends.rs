@@ -33,7 +33,7 @@ pub(super) fn judge(lives: &mut Lives) -> Event {
     };
     let (stopped_for_memory, killed_by_us) = (facts.stop.is_some(), facts.killed);
     // What it said last may still be in the socket.
-    lives.hear_reports();
+    lives.hear_last_reports();
     let left = lives.left_for_memory(status.code());
     let left_for_memory = left.is_some();
     let evidence = Evidence { status, stopped_for_memory, left_for_memory, killed_by_us, oom_kills };

@@ -13,7 +13,8 @@ use crate::reclaim::ledger::{Figures, Ledger, MAX_ACCOUNTS};
 const OLD_INTERVALS: u32 = 5;
 
 type QueueStats = Box<dyn FnMut() -> Stats + Send>;
-pub(super) type Gauges = Box<dyn FnMut(&mut dyn FnMut(&str, f64)) + Send>;
+/// A source of gauges: it is given what takes each figure with its name.
+pub type Gauges = Box<dyn FnMut(&mut dyn FnMut(&str, f64)) + Send>;
 
 /// What a service reports.
 #[derive(Default)]

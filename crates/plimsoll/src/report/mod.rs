@@ -15,6 +15,7 @@
 //! What runs on the watchdog's thread ([`Reporter::observe`], the last words) takes no lock for longer than it takes to copy 400 bytes,
 //! allocates nothing and never waits. [`notify`] speaks to a service manager (sd_notify).
 
+mod adapt;
 mod collect;
 mod leave;
 pub mod notify;
@@ -41,6 +42,8 @@ use crate::governor::Decision;
 use crate::last_words::LastLive;
 use crate::queue::Monitor;
 use crate::reclaim::ledger::Ledger;
+pub use adapt::of_broadcast;
+pub use collect::Gauges;
 use collect::Sources;
 use leave::Leave;
 use socket::Outlet;

@@ -444,3 +444,30 @@ fn the_drain_begins_after_the_reserve_is_back_and_the_last_words_are_out() {
     assert!(text.contains("memory pressure: 310.0 MiB of 300.0 MiB"), "{text}");
     assert!(text.contains("draining: reserve of 4.0 MiB given back, at most 30000 ms, then exit 2"), "{text}");
 }
+
+#[test]
+fn an_offered_wake_ends_its_sleep_and_decides_nothing() {
+    use crate::gauge::offered::{self, Offered, WATCH_VAR};
+    use rustix::fs::{CWD, FileType, Mode};
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("pressure");
+    rustix::fs::mknodat(CWD, &path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+    let Ok(Offered::Wake(wake)) = offered::from_vars(|name| (name == WATCH_VAR).then(|| path.clone().into())) else {
+        panic!("not offered");
+    };
+    let knob = Knob::at(100);
+    let (watchdog, told) = watched(Config { poll_interval: LONG, ..config() }, &knob);
+    let watchdog = watchdog.wake(wake);
+    watchdog.start().unwrap();
+    let offered = || watchdog.status().map_or(0, |status| status.wakes.offered_total);
+    std::fs::write(&path, "!").unwrap();
+    let until = MonotonicClock.now() + LONG;
+    while offered() == 0 {
+        assert!(MonotonicClock.now() < until, "{:?}", watchdog.status());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert!(!watchdog.has_fired(), "a wake is no reason to leave");
+    knob.set(301);
+    std::fs::write(&path, "!").unwrap();
+    assert_eq!(told.recv_timeout(LONG).unwrap().0, 301 * MIB);
+}

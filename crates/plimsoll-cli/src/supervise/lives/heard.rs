@@ -2,15 +2,26 @@
 
 use std::time::Duration;
 
+use super::super::reports::Reports;
+use super::super::reports::relay::Relay;
 use super::Lives;
 use crate::snapshot::report::LastWordsView;
 
 impl Lives {
     /// Reads what waits in the report socket, and tells once of a program that leaves.
-    pub(in super::super) fn hear_reports(&mut self) {
+    pub(super) fn hear_reports(&mut self) {
+        self.hear(Reports::hear);
+    }
+
+    /// Reads all of it, at the end of a life.
+    pub(in super::super) fn hear_last_reports(&mut self) {
+        self.hear(Reports::hear_rest);
+    }
+
+    fn hear(&mut self, read: fn(&Reports, Option<i32>, &mut dyn FnMut() -> Vec<i32>)) {
         let Some(reports) = self.shared.reports() else { return };
         let main = self.child.as_ref().map(|child| child.pid.as_raw_nonzero().get());
-        reports.hear(main, || self.shared.members());
+        read(reports, main, &mut || self.shared.members());
         if let Some(words) = reports.news() {
             let deadline =
                 plimsoll::units::duration(Duration::try_from_secs_f64(words.deadline_seconds).unwrap_or_default());
@@ -21,7 +32,7 @@ impl Lives {
             );
             self.shared.warn(&text);
         }
-        reports.relay(super::super::reports::relay::Relay::alive);
+        reports.relay(Relay::alive);
     }
 
     /// Whether the program that has just ended with `code` left for memory by its own word.
@@ -42,7 +53,7 @@ impl Lives {
 
     /// When a manager above wants the next sign of life.
     pub(super) fn alive_due(&self, now: Duration) -> Option<Duration> {
-        let every = self.shared.reports()?.relay(super::super::reports::relay::Relay::alive_interval)?;
+        let every = self.shared.reports()?.relay(Relay::alive_interval)?;
         Some(now + every)
     }
 

@@ -106,7 +106,7 @@ impl Reports {
     }
 
     /// Reads what waits. `main` is the program's main process, `members` looks for all of them.
-    pub(crate) fn hear(&self, main: Option<i32>, mut members: impl FnMut() -> Vec<i32>) {
+    pub(crate) fn hear(&self, main: Option<i32>, members: &mut dyn FnMut() -> Vec<i32>) {
         let now = MonotonicClock.now();
         let mut inner = self.inner.lock();
         let Inner { keep, relay, buffer, second, count, .. } = &mut *inner;
@@ -125,6 +125,14 @@ impl Reports {
             } else {
                 self.take(keep, relay, &buffer[..came.bytes], came.pid, now);
             }
+        }
+    }
+
+    /// Reads all that waits, at the end of a life: its last words may be behind whatever came before them.
+    pub(crate) fn hear_rest(&self, main: Option<i32>, members: &mut dyn FnMut() -> Vec<i32>) {
+        for _ in 0..PER_SECOND / BATCH {
+            self.inner.lock().count = 0;
+            self.hear(main, members);
         }
     }
 

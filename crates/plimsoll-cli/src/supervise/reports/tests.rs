@@ -42,7 +42,7 @@ fn refused(reports: &Reports, reason: &str) -> u64 {
 fn hear_until(reports: &Reports, done: impl Fn(&ReportsView) -> bool) -> ReportsView {
     let until = MonotonicClock.now() + PATIENCE;
     loop {
-        reports.hear(Some(own()), Vec::new);
+        reports.hear(Some(own()), &mut Vec::new);
         let view = reports.view(Some(own()));
         if done(&view) {
             return view;
@@ -144,7 +144,7 @@ fn a_stranger_is_not_heard_and_a_member_is() {
     let until = MonotonicClock.now() + PATIENCE;
     while reports.left_for_memory(own(), Some(2)).is_none() {
         let members = vec![i32::try_from(member.id()).unwrap()];
-        reports.hear(Some(own()), || members.clone());
+        reports.hear(Some(own()), &mut || members.clone());
         assert!(MonotonicClock.now() < until, "{:?}", reports.view(None));
         std::thread::sleep(Duration::from_millis(5));
     }
@@ -153,7 +153,7 @@ fn a_stranger_is_not_heard_and_a_member_is() {
     member.wait().unwrap();
     // Nobody runs: whoever speaks is a stranger.
     Sender::to(&reports).send(b"READY=1");
-    reports.hear(None, Vec::new);
+    reports.hear(None, &mut Vec::new);
     assert_eq!(refused(&reports, "foreign"), 2);
 }
 
@@ -217,13 +217,13 @@ fn a_flood_is_left_in_the_kernel_and_the_loop_is_free() {
         while sender.0.send_to(b"READY=1", &sender.1).is_ok() {
             sent += 1;
         }
-        reports.hear(Some(own()), Vec::new);
+        reports.hear(Some(own()), &mut Vec::new);
         assert!(MonotonicClock.now() < until, "{sent}");
     }
     let taken = reports.view(None).received_total;
     assert!(taken >= u64::from(PER_SECOND) && sent > taken, "{taken} of {sent}");
     let again = reports.poll().expect_err("not before the second is over");
-    reports.hear(Some(own()), Vec::new);
+    reports.hear(Some(own()), &mut Vec::new);
     let after = reports.view(None).received_total;
     assert!(after <= taken + u64::from(BATCH) && again > MonotonicClock.now().saturating_sub(Duration::from_secs(1)));
 }
@@ -242,7 +242,64 @@ fn descriptors_that_come_along_are_closed() {
     let address = SocketAddrUnix::new(reports.path()).unwrap();
     sendmsg_addr(&sender, &address, &[io::IoSlice::new(b"BARRIER=1")], &mut control, SendFlags::empty()).unwrap();
     drop(write);
-    reports.hear(Some(own()), Vec::new);
+    reports.hear(Some(own()), &mut Vec::new);
     assert_eq!(rustix::io::read(&read, &mut [0; 1]), Ok(0), "the barrier of systemd-notify is over");
     assert_eq!(reports.view(None).notify.unwrap().messages_total, 1);
+}
+
+#[test]
+fn last_words_behind_a_flood_are_heard_at_the_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let reports = bind(&dir);
+    let sender = Sender::to(&reports);
+    sender.0.set_nonblocking(true).unwrap();
+    // Nothing more is read in this second.
+    while reports.poll().is_ok() {
+        while sender.0.send_to(b"READY=1", &sender.1).is_ok() {}
+        reports.hear(Some(own()), &mut Vec::new);
+    }
+    while sender.0.send_to(b"READY=1", &sender.1).is_ok() {}
+    reports.hear_rest(Some(own()), &mut Vec::new);
+    sender.send(b"PLIMSOLL_REPORT=1\nLEAVE=leaving=1 deadline_ms=9\n");
+    reports.hear_rest(Some(own()), &mut Vec::new);
+    assert!(reports.left_for_memory(own(), Some(2)).is_some());
+}
+
+#[test]
+fn what_is_kept_is_bounded_whatever_comes() {
+    let whole = b"PLIMSOLL_REPORT=1\nPART=report=1 part=1 at_ms=18446744073709551615\nACCOUNTS=count=3\n\
+        ACCOUNT=held_bytes=1 cap_bytes=2 name=a\nQUEUE=items=1 oldest_ms=18446744073709551615 name=q\nPRODUCER=name=p\n\
+        DROPPED=items_total=1 name=full\nRECLAIM=stuck=1\nSTORE=late_ms=5 name=s\nGAUGE=value=1e308 name=g\nMORE=1\n";
+    let leave = b"PLIMSOLL_REPORT=1\nLEAVE=leaving=1 deadline_ms=18446744073709551615 at_unix_ms=18446744073709551615\nWORDS=w\n";
+    let mut keep = Keep::default();
+    let mut refused = 0;
+    let mut seed = 1_u64;
+    let mut random = |below: usize| {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        usize::try_from(seed >> 33).unwrap() % below
+    };
+    let mut taken = 0;
+    for n in 0..20_000 {
+        let mut bytes = if n % 3 == 0 { leave.to_vec() } else { whole.to_vec() };
+        for _ in 0..random(4) {
+            let at = random(bytes.len());
+            match random(3) {
+                0 => bytes[at] = b" =\n19aZ_"[random(8)],
+                1 => drop(bytes.remove(at)),
+                _ => bytes.insert(at, b'7'),
+            }
+        }
+        let Ok(datagram) = wire::read(&bytes) else { continue };
+        taken += 1;
+        let pid = i32::try_from(random(9)).unwrap() + 1;
+        keep.take(pid, datagram, Duration::from_secs(n), &mut |_| refused += 1);
+        if let Some((said_at, words)) = keep.left(None) {
+            assert!(said_at <= Duration::from_secs(n) && words.lines.len() <= 64 && words.deadline_seconds >= 0.0);
+        }
+    }
+    let views = keep.views(Some(1), Duration::from_secs(20_000));
+    assert!(taken > 5_000 && refused > 0, "{taken} taken, {refused} refused");
+    assert!(views.len() <= 4 && serde_json::to_string(&views).unwrap().len() < 64 << 10);
+    keep.clear();
+    assert!(keep.views(None, Duration::ZERO).is_empty());
 }

@@ -1,0 +1,57 @@
+//! This crate's own parts as sources of gauges: for [`Report::gauges`](super::Report::gauges).
+
+use super::Gauges;
+use crate::broadcast::{Reason, Stats};
+
+/// A broadcast's figures: subscribers, bytes, messages, and who was removed for what reason.
+///
+/// `stats` is called on the report's thread. A clone of the broadcast in it keeps the broadcast open as any other does.
+///
+/// # Examples
+/// ```
+/// use plimsoll::broadcast::Stats;
+/// use plimsoll::report::{Report, of_broadcast};
+///
+/// # let stats = || Stats::default();
+/// let report = Report::from_env().gauges("chat", of_broadcast(stats));
+/// # let _ = report;
+/// ```
+pub fn of_broadcast(mut stats: impl FnMut() -> Stats + Send + 'static) -> Gauges {
+    Box::new(move |tell| {
+        let stats = stats();
+        let figures = [
+            ("subscribers_count", stats.subscribers),
+            ("alive_bytes", stats.alive_bytes),
+            ("published_total", stats.published.items),
+            ("delivered_total", stats.delivered_total),
+            ("refused_total", stats.refused.iter().sum()),
+            ("turned_away_total", stats.turned_away.iter().sum()),
+        ];
+        figures.into_iter().for_each(|(name, value)| tell(name, value as f64));
+        for reason in Reason::ALL {
+            let name = format!("removed_{}_total", reason.as_str().replace('-', "_"));
+            tell(&name, stats.removed_for(reason) as f64);
+        }
+    })
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_figure_has_a_unit_and_reasons_are_told_apart() {
+        let stats = Stats { subscribers: 3, removed: [1, 0, 2], ..Stats::default() };
+        let mut told = Vec::new();
+        of_broadcast(move || stats)(&mut |name, value| told.push((name.to_owned(), value)));
+        let of = |name: &str| told.iter().find(|(known, _)| known == name).map(|(_, value)| *value);
+        assert_eq!(
+            (of("subscribers_count"), of("removed_behind_total"), of("removed_sum_total")),
+            (Some(3.0), Some(1.0), Some(2.0))
+        );
+        assert!(
+            told.iter().all(|(name, _)| ["_count", "_bytes", "_total"].iter().any(|unit| name.ends_with(unit))),
+            "{told:?}"
+        );
+    }
+}
