@@ -24,6 +24,8 @@ for one in "${targets[@]}"; do
         jvm) seeds=(../crates/plimsoll-heap/testdata/*.histogram) ;;
         smaps) seeds=(../crates/plimsoll-heap/testdata/*.smaps*) ;;
         heapprofile) seeds=(../crates/plimsoll-heap/testdata/*.heapprofile) ;;
+        v8) seeds=(../crates/plimsoll-heap/testdata/v8/*.heapsnapshot) ;;
+        digest) seeds=(../crates/plimsoll-heap/testdata/*.digest) ;;
         *) seeds=() ;;
     esac
     for seed in "${seeds[@]}"; do

@@ -43,12 +43,8 @@ fn main() -> Outcome<()> {
 
 fn all(place: &Path, lines: u64) -> Outcome<()> {
     let dir = place.join("store");
-    let settings = Settings {
-        spool_bytes: 8 << 30,
-        retain_bytes: 64 << 30,
-        free_disk_bytes: 0,
-        ..Settings::new(&dir, place.join("ring"), "bench")
-    };
+    let settings =
+        Settings { spool_bytes: 8 << 30, retain_bytes: 64 << 30, ..Settings::new(&dir, place.join("ring"), "bench") };
     let (intake, store, _) = plimsoll_store::open(settings)?;
     let (read, write) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
     rustix::pipe::fcntl_setpipe_size(&write, 1 << 20)?;
@@ -235,7 +231,7 @@ fn questions(place: &Path, dir: &Path, words: &Words, lines: u64) -> Outcome<()>
     let list: Vec<Question> = vec![
         Question {
             name: "a rare word (one line)",
-            rounds: 40,
+            rounds: 200,
             query: Box::new(move |i| Ok(Query { pattern: Some(pattern(&rare(i), whole)?), ..Query::default() })),
             grep: Box::new(move |i| vec![text("-c"), text("-w"), text("-F"), rare(i)]),
             rows: Box::new(move |i| format!("text LIKE '%{}%'", rare(i))),

@@ -11,8 +11,6 @@ pub const DEFAULT_RING_BYTES: u64 = 8 << 20;
 pub const DEFAULT_SPOOL_BYTES: u64 = 512 << 20;
 /// Default of [`Settings::retain_bytes`]: 1 GiB.
 pub const DEFAULT_RETAIN_BYTES: u64 = 1 << 30;
-/// Default of [`Settings::free_disk_bytes`]: 256 MiB.
-pub const DEFAULT_FREE_DISK_BYTES: u64 = 256 << 20;
 /// Default of [`Settings::max_line_bytes`]: 64 KiB.
 pub const DEFAULT_MAX_LINE_BYTES: u32 = 64 << 10;
 /// Default of [`Settings::seal_after`]: 30 s.
@@ -175,8 +173,8 @@ pub struct Settings {
     /// are the directories that lie where `dir` lies. Each store cuts itself: the quiet keep all, the loud the same; what nobody writes any
     /// more counts and is not cut.
     pub retain_sum_bytes: Option<u64>,
-    /// Free disk to leave to others: with less, the oldest chunks go, down to a sixteenth of `retain_bytes`; default
-    /// [`DEFAULT_FREE_DISK_BYTES`], at most a quarter of the filesystem; 0: none.
+    /// Free disk to leave to others: with less, the oldest chunks go, down to a sixteenth of `retain_bytes`. At most a quarter of
+    /// the filesystem. With 0, the default, old chunks stay and new lines wait.
     pub free_disk_bytes: u64,
     /// Longest line stored in one piece, 1 byte to 1 MiB; default [`DEFAULT_MAX_LINE_BYTES`].
     pub max_line_bytes: u32,
@@ -200,7 +198,7 @@ impl Settings {
             retain_lines: None,
             retain_age: None,
             retain_sum_bytes: None,
-            free_disk_bytes: DEFAULT_FREE_DISK_BYTES,
+            free_disk_bytes: 0,
             max_line_bytes: DEFAULT_MAX_LINE_BYTES,
             seal_after: DEFAULT_SEAL_AFTER,
             rate_limit: RateLimit::default(),

@@ -126,7 +126,7 @@ impl Sealer<'_> {
         }
         let at_end = work.frames.position() >= tail;
         // Pressed with nothing to seal: the disk is nearly full, and only old chunks can make room.
-        let must_make_room = pressed && at_end && work.builders.is_empty();
+        let must_make_room = pressed && at_end && work.builders.is_empty() && core.settings.free_disk_bytes > 0;
         if must_make_room || self.age_at.is_some_and(|at| now >= at) {
             self.keep(at_end)?;
             return Ok(Turn::Again);

@@ -296,6 +296,28 @@ fn links_in_the_docs_lead_somewhere() {
     fail_if_any("links", &offenders);
 }
 
+/// Tables that say which test holds a promise: each name in a last column is a test that exists.
+#[test]
+fn tests_that_the_docs_name_exist() {
+    let mut tests = BTreeSet::new();
+    for path in files(&root().join("crates"), "rs").into_iter().chain(files(&root().join("tests"), "rs")) {
+        let text = text(&path);
+        let names = text.split("#[test]").skip(1).filter_map(|rest| rest.split("fn ").nth(1)?.split('(').next());
+        tests.extend(names.map(str::to_owned));
+    }
+    let mut offenders = Vec::new();
+    for page in ["docs/watchdog.md", "docs/atomics.md"] {
+        let text = text(&root().join(page));
+        let columns = text.lines().filter(|line| line.starts_with("| ")).filter_map(|line| line.rsplit('|').nth(1));
+        let names = columns.flat_map(|column| column.split('`').skip(1).step_by(2));
+        let names: Vec<&str> = names.filter(|name| name.matches('_').count() >= 3 && !name.contains(' ')).collect();
+        assert!(names.len() >= 6, "{page}: the table of tests is gone");
+        offenders
+            .extend(names.iter().filter(|name| !tests.contains(**name)).map(|name| format!("{page}: no test {name}")));
+    }
+    fail_if_any("tests that the docs name", &offenders);
+}
+
 #[test]
 fn the_page_is_served_from_the_binary_without_a_build() {
     let ui = root().join("crates/plimsoll-cli/src/web/ui");

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use plimsoll::units;
-use plimsoll_store::{DEFAULT_FREE_DISK_BYTES, Settings};
+use plimsoll_store::Settings;
 
 /// The shortest age and the smallest sum that make sense.
 const LEAST_AGE: Duration = Duration::from_secs(1);
@@ -26,7 +26,8 @@ pub(crate) struct KeepArgs {
     #[arg(long, value_name = "SIZE", value_parser = sum)]
     log_sum: Option<u64>,
 
-    /// Leave so much disk free: with less, the oldest log lines go [default: 256M, at most a quarter of a small disk]
+    /// Leave so much disk free: with less, the oldest log lines go. At most a quarter of a small disk [default: new lines wait, then are
+    /// dropped and counted; old ones stay]
     #[arg(long, value_name = "SIZE", value_parser = units_size)]
     log_free: Option<u64>,
 }
@@ -53,7 +54,7 @@ impl Keep {
             retain_age: self.age,
             retain_lines: self.lines,
             retain_sum_bytes: self.sum_bytes,
-            free_disk_bytes: self.free_bytes.unwrap_or(DEFAULT_FREE_DISK_BYTES),
+            free_disk_bytes: self.free_bytes.unwrap_or(0),
             ..settings
         }
     }
@@ -95,7 +96,7 @@ mod tests {
     fn flags_become_bounds_of_the_store() {
         let none = settings("").unwrap();
         assert_eq!((none.retain_age, none.retain_lines, none.retain_sum_bytes), (None, None, None));
-        assert_eq!(none.free_disk_bytes, DEFAULT_FREE_DISK_BYTES);
+        assert_eq!(none.free_disk_bytes, 0);
         let all = settings("--log-age 30d --log-lines 1000000 --log-sum 20G --log-free 5G").unwrap();
         assert_eq!(all.retain_age, Some(Duration::from_secs(30 * 86_400)));
         assert_eq!(

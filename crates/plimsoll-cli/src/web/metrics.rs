@@ -306,7 +306,7 @@ const METRICS: &[Metric] = &[
     metric("plimsoll_log_merged_chunks_total", "Small chunks merged into larger ones", |s, out| {
         out.one(s.logs.merged_chunks_total);
     }),
-    metric("plimsoll_log_kept_lines", "Lines in the log database", |s, out| out.one(s.logs.kept_lines)),
+    metric("plimsoll_log_kept_lines_count", "Lines in the log database", |s, out| out.one(s.logs.kept_lines)),
     metric("plimsoll_log_retired_lines_total", "Lines deleted by a bound of retention, by which one", |s, out| {
         out.each("reason", &s.logs.retired_lines_total);
     }),

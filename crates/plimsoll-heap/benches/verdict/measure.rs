@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 
-use plimsoll_heap::series::Series;
+use plimsoll_heap::series::{Point, Series, Unit};
 use plimsoll_heap::trend::Setup;
 use plimsoll_heap::verdict::{self, State, judge};
 
@@ -181,6 +181,9 @@ pub(crate) fn corpora(seed: u64, seeds: u64, explain: bool) -> ExitCode {
     );
     println!("hours from the begin of the leak to the verdict: median {:.0}, 90th percentile {:.0}", at(0.5), at(0.9));
     println!("retention: {} of {} growing RSS with flat live named as such", retained.0, retained.1);
+    for points in [144, 1_440, 20_000] {
+        println!("one verdict on {points} points: {:.2} ms of CPU", milliseconds_a_verdict(points));
+    }
     let kept = own.precision() >= 0.97 && own.recall() >= 0.92 && own.alarm_ratio() <= 0.01;
     println!(
         "{}",
@@ -191,6 +194,23 @@ pub(crate) fn corpora(seed: u64, seeds: u64, explain: bool) -> ExitCode {
         }
     );
     if kept { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// What a verdict costs, as the least of some runs: a two-week series with a rhythm and a leak.
+fn milliseconds_a_verdict(points: u32) -> f64 {
+    let at = |i: u32| f64::from(i) * 14.0 * DAY / f64::from(points);
+    let value = |t: f64| {
+        1e9 + 1e8 * (t / DAY * std::f64::consts::TAU).sin()
+            + 100.0 * t
+            + f64::from((t as u32).wrapping_mul(2_654_435_761) >> 8)
+    };
+    let series = Series::new("x", Unit::Bytes, (0..points).map(|i| Point::counted(at(i), value(at(i)))));
+    let runs = (0..20).map(|_| {
+        let began = std::time::Instant::now();
+        std::hint::black_box(judge(&series, &Setup::default()));
+        began.elapsed().as_secs_f64() * 1e3
+    });
+    runs.fold(f64::INFINITY, f64::min)
 }
 
 /// Asked every two hours, as long as there are data: when it first says so, and says so at the next time, too.

@@ -19,8 +19,7 @@ pub const LEAST_SHARE: u64 = 1000;
 pub const LEAST_BYTES: u64 = 16 << 10;
 /// Nodes between two links of a chain, at most.
 const PERIOD: usize = 8;
-/// Links that are climbed in sum, and places where chains are begun from.
-const MAX_CLIMB: u64 = 2_000_000;
+/// Owners that are looked at before the largest are chosen.
 const MAX_CANDIDATES: usize = 100_000;
 /// The name of what belongs to no owner.
 pub const REST: &str = "(everything else)";
@@ -67,24 +66,24 @@ pub fn find(graph: &Graph, least: u64) -> Vec<Node> {
     // Every dominator of a big node is big, so these are a tree of their own. Parents come before their children.
     let nodes = graph.node_count() as u32;
     let big: Vec<u32> = (0..nodes).filter(|node| graph.retained_bytes(Node(*node)) >= least).collect();
+    let up: Vec<u32> =
+        big.iter().map(|node| big.binary_search(&graph.dominator(Node(*node)).0).unwrap_or(0) as u32).collect();
     // What hangs below each in small pieces; too little goes to the one above, so that a chain of small things adds up.
     let mut own: Vec<u64> = big.iter().map(|node| graph.retained_bytes(Node(*node))).collect();
-    let above = |node: u32| big.binary_search(&graph.dominator(Node(node)).0).unwrap_or(0);
     for index in (1..big.len()).rev() {
         let retained = graph.retained_bytes(Node(big[index]));
-        let above = above(big[index]);
-        own[above] = own[above].saturating_sub(retained);
+        let above = &mut own[up[index] as usize];
+        *above = above.saturating_sub(retained);
     }
+    let heads = heads(graph, &big, &up);
     let mut found: HashMap<Node, u64> = HashMap::new();
-    let mut patience = MAX_CLIMB;
     for index in (1..big.len()).rev() {
         let share = own[index];
         if share < least {
-            own[above(big[index])] += share;
-        } else if found.len() < MAX_CANDIDATES
-            && let Some(owner) = lift(graph, Node(big[index]), &mut patience)
-        {
-            *found.entry(owner).or_default() += share;
+            own[up[index] as usize] += share;
+        } else if found.len() < MAX_CANDIDATES {
+            let object = lift(graph, &big, &up, index);
+            *found.entry(Node(big[heads[object] as usize])).or_default() += share;
         }
     }
     let mut owners: Vec<(Node, u64)> = found.into_iter().collect();
@@ -93,32 +92,45 @@ pub fn find(graph: &Graph, least: u64) -> Vec<Node> {
     owners.into_iter().map(|(node, _)| node).collect()
 }
 
-/// The object that a backing store is of, and of a list or chain its first: where `Node` holds `Node` holds `Node`, or a promise the
-/// next one through up to [`PERIOD`] others, the first says more than the last.
-fn lift(graph: &Graph, mut node: Node, patience: &mut u64) -> Option<Node> {
-    loop {
-        while matches!(graph.kind(node), NodeKind::Array | NodeKind::Hidden) {
-            let above = graph.dominator(node);
-            if above == graph.root() || graph.kind(above) == NodeKind::Synthetic {
-                return Some(node);
-            }
-            node = above;
+/// Of a backing store the object that it is of, unless only the runtime holds it.
+fn lift(graph: &Graph, big: &[u32], up: &[u32], mut index: usize) -> usize {
+    while matches!(graph.kind(Node(big[index])), NodeKind::Array | NodeKind::Hidden) {
+        let above = up[index] as usize;
+        if above == 0 || graph.kind(Node(big[above])) == NodeKind::Synthetic {
+            break;
         }
-        let what = |node: Node| {
-            let ordinal = graph.ordinal_of(node) as usize;
-            (graph.tables.types[ordinal], graph.tables.names.get(ordinal))
-        };
-        let mut above = node;
-        let same = (0..PERIOD).find(|_| {
-            above = graph.dominator(above);
-            above != graph.root() && what(above) == what(node)
-        });
-        *patience = patience.saturating_sub(1);
-        if same.is_none() || *patience == 0 {
-            return (node != graph.root()).then_some(node);
-        }
-        node = above;
+        index = above;
     }
+    index
+}
+
+/// Of each big node the first of its chain: where `Link` holds `Link` holds `Link`, or a promise the next one through up to [`PERIOD`]
+/// others, the first says more than the last.
+fn heads(graph: &Graph, big: &[u32], up: &[u32]) -> Vec<u32> {
+    let what: Vec<u64> = big
+        .iter()
+        .map(|node| {
+            let ordinal = graph.ordinal_of(Node(*node)) as usize;
+            graph.tables.names.get(ordinal) << 8 | u64::from(graph.tables.types[ordinal])
+        })
+        .collect();
+    let mut heads: Vec<u32> = Vec::with_capacity(big.len());
+    for index in 0..big.len() {
+        let mut head = index as u32;
+        let mut at = index;
+        for _ in 0..PERIOD {
+            at = up[at] as usize;
+            if at == 0 {
+                break;
+            }
+            if what[at] == what[index] {
+                head = heads[at];
+                break;
+            }
+        }
+        heads.push(head);
+    }
+    heads
 }
 
 /// Divides the heap among `owners`; the last share is what none of them holds.
@@ -169,4 +181,49 @@ pub fn name(graph: &Graph, shares: &[Share]) -> Vec<Owner> {
     }
     named.sort_by_key(|owner| (owner.node.is_none(), std::cmp::Reverse(owner.bytes)));
     named
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Write as _;
+
+    use super::*;
+    use crate::parse::v8;
+
+    /// `global.chain` holds a list of 40-byte links, each third of another class when `mixed`.
+    fn chain(links: usize, mixed: bool) -> String {
+        let mut text = format!(
+            "{{\"snapshot\":{{\"meta\":{{\"node_fields\":[\"type\",\"name\",\"id\",\"self_size\",\"edge_count\"],\
+             \"node_types\":[[\"synthetic\",\"object\"]],\"edge_fields\":[\"type\",\"name_or_index\",\"to_node\"],\
+             \"edge_types\":[[\"property\",\"shortcut\"]]}},\"node_count\":{0},\"edge_count\":{1}}},\"nodes\":[0,0,1,0,1,1,1,3,0,1",
+            links + 2,
+            links + 1
+        );
+        for link in 0..links {
+            let name = if mixed && link % 3 == 1 { 5 } else { 2 };
+            write!(text, ",1,{name},{},40,{}", 2 * link + 5, u8::from(link + 1 < links)).expect("a string");
+        }
+        text.push_str("],\"edges\":[1,4,5,0,3,10");
+        for link in 1..links {
+            write!(text, ",0,4,{}", 5 * (link + 2)).expect("a string");
+        }
+        text.push_str("],\"strings\":[\"\",\"global\",\"Link\",\"chain\",\"next\",\"Other\"]}");
+        text
+    }
+
+    #[test]
+    fn a_long_list_is_held_by_its_first_link() {
+        for (links, mixed) in [(3000, false), (3000, true), (300_000, false)] {
+            let text = chain(links, mixed);
+            let (graph, warnings) = v8::read(text.as_bytes()).expect("a snapshot");
+            assert_eq!(warnings, []);
+            let shares = divide(&graph, &find(&graph, least_bytes(graph.total_bytes())));
+            let named = name(&graph, &shares);
+            // Each class of a mixed chain has a first of its own, no deeper than the second link.
+            let firsts = ["global.chain → Link", "global.chain.next → Other"];
+            let held: u64 = named.iter().filter(|owner| firsts.contains(&&*owner.key)).map(|owner| owner.bytes).sum();
+            assert!(held * 1000 >= graph.total_bytes() * 998, "{held} of {}", graph.total_bytes());
+            assert!(mixed || named[0].key == firsts[0], "{}", named[0].key);
+        }
+    }
 }

@@ -4,7 +4,7 @@
 //! everything, then from the runtime's own roots. One word a node, and the widest level; it stops when all that is asked for is found.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 
 use super::bits::Bits;
 use super::tables::{EdgeKind, LOOSE, NodeKind, TO};
@@ -12,6 +12,10 @@ use super::{Edge, Graph, Node};
 
 /// Steps of a path that are written out; the middle of a longer one is left out.
 pub const MAX_STEPS: usize = 40;
+/// Steps of a path that are kept, half of them at each end.
+const MAX_WAY: usize = 512;
+/// Steps that are walked to find a path; what is farther from the root counts as not reached.
+const MAX_CLIMB: u32 = 2_000_000;
 /// Characters of a name of a property in a path.
 const MAX_NAME_CHARS: usize = 80;
 
@@ -58,16 +62,29 @@ impl Paths {
         Paths { from: search.from }
     }
 
-    /// The places on the way, the root first; the node alone when nothing leads to it.
-    pub(crate) fn places(&self, node: Node) -> Vec<Node> {
-        let mut way = vec![node];
+    /// The places on the way, the root first; the node alone when nothing leads to it. Of a way longer than [`MAX_WAY`] both ends.
+    fn places(&self, node: Node) -> Vec<Node> {
+        let (mut end, mut begin) = (vec![node], VecDeque::new());
         let mut at = node.0;
-        while at != 0 && self.from[at as usize] != NONE {
+        let mut climbed = 0;
+        while at != 0 && self.from[at as usize] != NONE && climbed < MAX_CLIMB {
             at = self.from[at as usize];
-            way.push(Node(at));
+            climbed += 1;
+            if end.len() < MAX_WAY / 2 {
+                end.push(Node(at));
+            } else {
+                begin.push_back(Node(at));
+                if begin.len() > MAX_WAY / 2 {
+                    begin.pop_front();
+                }
+            }
         }
-        way.reverse();
-        way
+        if at != 0 {
+            return vec![node];
+        }
+        end.extend(begin);
+        end.reverse();
+        end
     }
 
     /// The steps to each of `nodes`, the first being the root that a reader knows.
@@ -166,10 +183,14 @@ fn is_dull(graph: &Graph, ordinal: u32) -> bool {
     graph.tables.kinds[kind] == NodeKind::Code || graph.tables.type_names[kind] == "object shape"
 }
 
+/// The path of what nothing leads to.
+const UNREACHED: &str = "(unreachable)";
+
 /// How an edge is written.
 fn step(graph: &Graph, index: usize, from: Node, to: Node, edge: Option<Edge>) -> Step {
     let Some(edge) = edge else {
-        return Step { words: "{?}".into(), key: "{?}".into(), to, edge: (EdgeKind::Hidden, String::new()) };
+        // The gap between the two ends of a long way.
+        return Step { words: "…".into(), key: "…".into(), to, edge: (EdgeKind::Hidden, String::new()) };
     };
     let name = edge_name(graph, &edge);
     let is_number = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_digit());
@@ -229,6 +250,9 @@ fn cut(name: &str) -> String {
 #[must_use]
 pub fn key(graph: &Graph, steps: &[Step], node: Node) -> String {
     let mut path = String::new();
+    if steps.is_empty() {
+        path.push_str(UNREACHED);
+    }
     let left_out = steps.len().saturating_sub(MAX_STEPS);
     for (at, step) in steps.iter().enumerate() {
         if left_out > 0 && at == MAX_STEPS / 2 {

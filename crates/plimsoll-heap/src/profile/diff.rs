@@ -84,6 +84,16 @@ pub struct Diff {
 ///
 /// # Errors
 /// A sentence, when they are of different kinds: stacks do not compare with classes.
+///
+/// # Examples
+///
+/// ```
+/// use plimsoll_heap::{parse::jvm, profile::diff::diff};
+///
+/// let read = |text: &str| jvm::read(text.as_bytes()).unwrap().0;
+/// let found = diff(&read("1: 2 64 [B\nTotal 2 64\n"), &read("1: 9 288 [B\nTotal 9 288\n")).unwrap();
+/// assert_eq!((found.changes[0].key.as_str(), found.changes[0].delta_bytes()), ("byte[]", 224));
+/// ```
 pub fn diff(before: &Profile, after: &Profile) -> Result<Diff, String> {
     if before.kind != after.kind {
         return Err(format!("one is by {}, the other by {}", before.kind.word(), after.kind.word()));

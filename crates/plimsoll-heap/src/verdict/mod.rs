@@ -121,6 +121,21 @@ impl Verdict {
 }
 
 /// Judges one series.
+///
+/// # Examples
+///
+/// ```
+/// use plimsoll_heap::series::{Point, Series, Unit};
+/// use plimsoll_heap::trend::Setup;
+/// use plimsoll_heap::verdict::{State, judge};
+///
+/// // Two days of readings, ten minutes apart: 200 MB and 2 MB more each hour.
+/// let reading = |i: u32| Point::counted(f64::from(i) * 600.0, 200e6 + f64::from(i) * 2e6 / 6.0 + f64::from(i * 7919 % 1000) * 1e3);
+/// let rss = Series::new("rss", Unit::Bytes, (0..288).map(reading));
+/// let verdict = judge(&rss, &Setup::default().limit(Some(1e9)));
+/// assert_eq!(verdict.state, State::Leaking);
+/// assert!((verdict.time_to_limit.unwrap().seconds / 3_600.0 - 352.0).abs() < 5.0);
+/// ```
 #[must_use]
 pub fn judge(series: &Series, setup: &Setup) -> Verdict {
     decide(series, measure(series, setup), setup, SIGNIFICANT)

@@ -149,7 +149,7 @@ impl Reader {
         self.core.wait(self.at, limit)
     }
 
-    /// The figures of this moment. Waits for at most one write of the other end.
+    /// The figures of this moment. Waits for at most one write, or sync, of the other end.
     pub fn stats(&self) -> Stats {
         self.core.stats()
     }

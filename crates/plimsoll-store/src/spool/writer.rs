@@ -72,7 +72,7 @@ impl Writer {
         self.core.tick()
     }
 
-    /// The figures of this moment. Waits for at most one write of the other end.
+    /// The figures of this moment. Waits for at most one write, or sync, of the other end.
     pub fn stats(&self) -> Stats {
         self.core.stats()
     }

@@ -111,8 +111,13 @@ fn the_sum_over_sources_holds_and_the_quiet_one_keeps_all() {
 fn with_little_free_disk_old_chunks_go_before_new_lines_do() {
     let place = Place::new();
     let Some(small) = super::Small::mount(&place, c"size=32m") else { return };
-    let settings =
-        Settings { dir: small.path.join("web"), spool_bytes: 8 << 20, retain_bytes: 24 << 20, ..quick(&place) };
+    let settings = Settings {
+        dir: small.path.join("web"),
+        spool_bytes: 8 << 20,
+        retain_bytes: 24 << 20,
+        free_disk_bytes: 256 << 20,
+        ..quick(&place)
+    };
     let (mut intake, store, _) = open(settings).unwrap();
     flood(&mut intake, &store, 8000, 1, &mut |_| ());
     until("they are sealed", || store.stats().kept_lines == 8000);

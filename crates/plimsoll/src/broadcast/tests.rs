@@ -257,9 +257,12 @@ fn a_thread_can_wait_and_is_told_of_a_message_a_removal_and_the_end() {
     let mut subscriber = live.subscribe().unwrap();
     assert!(subscriber.next_timeout(Duration::ZERO).unwrap().is_none());
     let patience = Duration::from_secs(20);
+    let has_read = std::sync::Barrier::new(2);
     std::thread::scope(|scope| {
+        let has_read = &has_read;
         let waiting = scope.spawn(move || {
             let first = subscriber.next_timeout(patience).unwrap().map(|batch| batch.len());
+            has_read.wait();
             let mut removal = subscriber.removal();
             let woken = Arc::<Woken>::default();
             while poll(&mut removal, &woken).is_pending() {
@@ -268,6 +271,7 @@ fn a_thread_can_wait_and_is_told_of_a_message_a_removal_and_the_end() {
             (first, subscriber.next_timeout(patience).map(|batch| batch.is_some()))
         });
         publish(&live, [0]);
+        has_read.wait();
         while live.stats().subscribers > 0 {
             publish(&live, [1]);
             std::thread::yield_now();

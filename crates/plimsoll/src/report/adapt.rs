@@ -1,6 +1,7 @@
 //! This crate's own parts as sources of gauges: for [`Report::gauges`](super::Report::gauges).
 
 use super::Gauges;
+use crate::admission;
 use crate::broadcast::{Reason, Stats};
 
 /// A broadcast's figures: subscribers, bytes, messages, and who was removed for what reason.
@@ -35,6 +36,37 @@ pub fn of_broadcast(mut stats: impl FnMut() -> Stats + Send + 'static) -> Gauges
     })
 }
 
+/// An admission gate's figures: requests in flight and waiting in both lanes, let in, and refused for what reason.
+///
+/// # Examples
+/// ```
+/// use plimsoll::admission::Stats;
+/// use plimsoll::report::{Report, of_admission};
+///
+/// # let stats = || Stats::default();
+/// let report = Report::from_env().gauges("http", of_admission(stats));
+/// # let _ = report;
+/// ```
+pub fn of_admission(mut stats: impl FnMut() -> admission::Stats + Send + 'static) -> Gauges {
+    Box::new(move |tell| {
+        let stats = stats();
+        let figures = [
+            ("light_in_flight_count", stats.light.in_flight),
+            ("light_waiting_count", stats.light.waiting),
+            ("heavy_in_flight_count", stats.heavy.in_flight),
+            ("heavy_waiting_count", stats.heavy.waiting),
+            ("peers_count", stats.peers),
+            ("admitted_total", stats.admitted_total()),
+            ("abandoned_total", stats.abandoned_total),
+        ];
+        figures.into_iter().for_each(|(name, value)| tell(name, value as f64));
+        for reason in admission::Reason::ALL {
+            let refused: u64 = admission::Class::ALL.iter().map(|class| stats.refused_for(*class, reason)).sum();
+            tell(&format!("refused_{}_total", reason.as_str().replace('-', "_")), refused as f64);
+        }
+    })
+}
+
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
@@ -44,13 +76,21 @@ mod tests {
         let stats = Stats { subscribers: 3, removed: [1, 0, 2], ..Stats::default() };
         let mut told = Vec::new();
         of_broadcast(move || stats)(&mut |name, value| told.push((name.to_owned(), value)));
+        let mut stats = admission::Stats { peers: 4, ..admission::Stats::default() };
+        (stats.refused[0][1], stats.refused[2][1]) = (3, 4);
+        let mut gate = Vec::new();
+        of_admission(move || stats)(&mut |name, value| gate.push((name.to_owned(), value)));
+        let of_gate = |name: &str| gate.iter().find(|(known, _)| known == name).map(|(_, value)| *value);
+        assert_eq!((of_gate("peers_count"), of_gate("refused_peer_total")), (Some(4.0), Some(7.0)), "{gate:?}");
         let of = |name: &str| told.iter().find(|(known, _)| known == name).map(|(_, value)| *value);
         assert_eq!(
             (of("subscribers_count"), of("removed_behind_total"), of("removed_sum_total")),
             (Some(3.0), Some(1.0), Some(2.0))
         );
         assert!(
-            told.iter().all(|(name, _)| ["_count", "_bytes", "_total"].iter().any(|unit| name.ends_with(unit))),
+            told.iter()
+                .chain(&gate)
+                .all(|(name, _)| ["_count", "_bytes", "_total"].iter().any(|unit| name.ends_with(unit))),
             "{told:?}"
         );
     }

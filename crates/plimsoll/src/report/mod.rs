@@ -42,7 +42,7 @@ use crate::governor::Decision;
 use crate::last_words::LastLive;
 use crate::queue::Monitor;
 use crate::reclaim::ledger::Ledger;
-pub use adapt::of_broadcast;
+pub use adapt::{of_admission, of_broadcast};
 pub use collect::Gauges;
 use collect::Sources;
 use leave::Leave;

@@ -6,7 +6,6 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -14,15 +13,12 @@ use parking_lot::Mutex;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, poll};
 use rustix::fd::OwnedFd;
 
+use super::until::{Phase, Until};
 use crate::clock::{Clock as _, MonotonicClock};
-
-const IDLE: u64 = 0;
-const STOP: u64 = u64::MAX;
 
 struct Shared {
     nudge: OwnedFd,
-    /// [`IDLE`], [`STOP`], or when the time is up, in ns of the monotonic clock.
-    until_ns: AtomicU64,
+    until: Until,
 }
 
 impl Shared {
@@ -40,7 +36,7 @@ impl Deadline {
     /// Starts the thread; `expired` is called on it, once, when an armed deadline is over.
     pub(super) fn start(expired: impl FnOnce() + Send + 'static) -> io::Result<Deadline> {
         let nudge = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        let shared = Arc::new(Shared { nudge, until_ns: AtomicU64::new(IDLE) });
+        let shared = Arc::new(Shared { nudge, until: Until::new() });
         let inside = Arc::clone(&shared);
         let thread = std::thread::Builder::new().name("drain-deadline".to_owned()).spawn(move || {
             if keep(&inside) {
@@ -52,15 +48,13 @@ impl Deadline {
 
     /// The time runs from now. Only the first call counts.
     pub(super) fn arm(&self, after: Duration) {
-        let until = MonotonicClock.now().saturating_add(after).as_nanos();
-        let until = u64::try_from(until).unwrap_or(STOP - 1).clamp(IDLE + 1, STOP - 1);
-        self.shared.until_ns.compare_exchange(IDLE, until, Ordering::AcqRel, Ordering::Acquire).ok();
+        self.shared.until.arm(MonotonicClock.now().saturating_add(after));
         self.shared.wake();
     }
 
     /// Stops the thread, armed or not, and joins it.
     pub(super) fn stop(&self) {
-        self.shared.until_ns.store(STOP, Ordering::Release);
+        self.shared.until.stop();
         self.shared.wake();
         let thread = self.thread.lock().take();
         if let Some(thread) = thread {
@@ -71,8 +65,7 @@ impl Deadline {
 
 impl Drop for Deadline {
     fn drop(&mut self) {
-        let idle = self.shared.until_ns.compare_exchange(IDLE, STOP, Ordering::AcqRel, Ordering::Acquire);
-        if idle.is_ok() {
+        if self.shared.until.stop_if_idle() {
             self.stop();
         }
     }
@@ -81,12 +74,13 @@ impl Drop for Deadline {
 /// Sleeps until the time is up (true) or it is stopped (false).
 fn keep(shared: &Shared) -> bool {
     loop {
-        let now = u64::try_from(MonotonicClock.now().as_nanos()).unwrap_or(u64::MAX);
-        let left = match shared.until_ns.load(Ordering::Acquire) {
-            IDLE => None,
-            STOP => return false,
-            until if until <= now => return true,
-            until => Some(Duration::from_nanos(until - now)),
+        let left = match shared.until.phase() {
+            Phase::Idle => None,
+            Phase::Stopped => return false,
+            Phase::Armed(until) => match until.checked_sub(MonotonicClock.now()) {
+                None | Some(Duration::ZERO) => return true,
+                Some(left) => Some(left),
+            },
         };
         let time = left.and_then(|left| Timespec::try_from(left).ok());
         let mut set = [PollFd::new(&shared.nudge, PollFlags::IN)];

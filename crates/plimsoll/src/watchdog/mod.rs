@@ -16,6 +16,7 @@ mod look;
 mod outcome;
 #[cfg(all(test, not(loom)))]
 mod tests;
+mod until;
 
 use std::fmt;
 use std::io;

@@ -1,11 +1,24 @@
-//! A reading allocates nothing: neither the first one, which looks for members, nor one that fails.
+//! A reading allocates nothing: neither the first one, which looks for members, nor one that fails. Nor does the loop around it: gauge,
+//! supply, `step`, law, decision log, board, on the governor's own thread.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::sync_channel;
+use std::time::Duration;
+
+use plimsoll::clock::MonotonicClock;
+use plimsoll::event::Supply;
 use plimsoll::gauge::descriptors::{self, Counts};
 use plimsoll::gauge::group::{Group, GroupGauge};
 use plimsoll::gauge::host::HostGauge;
 use plimsoll::gauge::process::read_process;
 use plimsoll::gauge::tree::{TreeGauge, TreeScope};
-use plimsoll::gauge::{Gauge, Root, Unread};
+use plimsoll::gauge::{Gauge, ProcessGauge, Protected, Root, Unread};
+use plimsoll::governor::log::Line;
+use plimsoll::governor::{Decision, Governor, Setup};
+use plimsoll::level::Level;
+use plimsoll::policy::Policy;
+use plimsoll::reclaim::ledger::Ledger;
 
 use crate::fixture::{PID, Tree};
 use crate::stage::{Player, with_group};
@@ -104,4 +117,58 @@ fn a_reading_that_fails() {
         assert!(gauge.confirm().is_err());
     }
     assert_eq!(allocations() - before, 0);
+}
+
+/// Reads this process's real files, and tells a ramp past the budget, which then stays; 100 MiB of it are not the store's.
+struct Ramp {
+    own: ProcessGauge,
+    mib: Arc<AtomicU64>,
+}
+
+impl Gauge for Ramp {
+    fn fast(&mut self) -> Result<u64, Unread> {
+        self.own.fast().map(|_| self.mib.load(Ordering::Relaxed) << 20)
+    }
+    fn confirm(&mut self) -> Result<Protected, Unread> {
+        let mib = (self.mib.load(Ordering::Relaxed) + 1).min(305);
+        self.mib.store(mib, Ordering::Relaxed);
+        self.own.confirm().map(|protected| Protected { program_bytes: mib << 20, ..protected })
+    }
+}
+
+#[test]
+fn the_sampling_loop_allocates_nothing() {
+    const SAMPLES: usize = 500;
+    let (tell, told) = sync_channel::<(u64, Decision)>(4 * SAMPLES);
+    let (ledger, mib) = (Ledger::new(), Arc::new(AtomicU64::new(246)));
+    let _held = ledger.account("store").unwrap().charge(100 << 20);
+    let gauge = Ramp { own: ProcessGauge::own(&Root::default()).unwrap(), mib: Arc::clone(&mib) };
+    let poll_interval = Duration::from_millis(10);
+    let setup = Setup {
+        policy: Policy { poll_interval, dwell: Duration::from_millis(5), ..Policy::new(300 << 20, 0) },
+        gauge: Box::new(gauge),
+        wakes: Vec::new(),
+        clock: Arc::new(MonotonicClock),
+        name: "governor".into(),
+    };
+    let held = move || (mib.load(Ordering::Relaxed) << 20) - ledger.held_bytes();
+    let supply = move || Supply { held_bytes: held(), ..Supply::default() };
+    let mut line = Line::new();
+    let record = move |record: &_| assert!(line.encode(record).ends_with(b"\n"));
+    // Allocations are counted per thread: this is called on the governor's.
+    let on_decision = move |decision: &Decision| tell.try_send((allocations(), *decision)).unwrap_or_default();
+    let governor =
+        Governor::start_recorded(setup, Some(Box::new(supply)), Box::new(record), on_decision).expect("it starts");
+    let first = told.recv().expect("the first decision").0;
+    let (mut critical, mut orders, mut last) = (0, 0, first);
+    for _ in 0..SAMPLES {
+        let (allocated, decision) = told.recv().expect("one more");
+        (critical, last) = (critical + usize::from(decision.level == Level::Critical), allocated);
+        orders += usize::from(decision.is_order());
+        // Readers of the board are in its way, as they are in a service.
+        std::hint::black_box(governor.status());
+        std::hint::black_box(governor.log());
+    }
+    assert_eq!(last - first, 0, "allocations in {SAMPLES} samples");
+    assert!(critical > 0 && orders > 0, "{critical} samples at critical, {orders} orders: the loop had nothing to do");
 }

@@ -4,7 +4,7 @@
 //! from `snapshot.meta`: Node 20 has seven fields a node, Node 26 six. Sections that are not needed (traces, samples, scopes) are
 //! stepped over. Weak edges are left out: they retain nothing. A file that ends early is an error with its offset, never a small heap.
 //!
-//! Bounds: 268 million nodes, 4.29 billion edges, a header of 1 MiB; memory grows with what was read, never with what the header claims.
+//! Bounds: 268 million nodes, 4.29 billion edges, 4 EiB of heap, a header of 1 MiB; memory grows with what was read, never with what the header claims.
 
 mod header;
 mod scan;
@@ -23,6 +23,8 @@ pub const MAX_HEADER_BYTES: usize = 1 << 20;
 const MAX_KEY_BYTES: usize = 1 << 10;
 /// Bytes of one string; more is an error. V8 cuts names at 1,024 characters, others do not.
 const MAX_STRING_BYTES: usize = 1 << 30;
+/// Bytes of all objects in sum, so that no sum of them overflows.
+const MAX_TOTAL_BYTES: u64 = 1 << 62;
 /// Records that room is made for on the header's word alone.
 const MAX_TRUSTED_RECORDS: u64 = 32 << 20;
 
@@ -249,6 +251,7 @@ impl Reading {
     fn nodes_of<const N: usize, R: Read>(&mut self, scanner: &mut Scanner<R>, at: &Header) -> Result<(), V8Error> {
         let tables = &mut self.tables;
         let types = tables.kinds.len() as u64;
+        let mut total_bytes = 0_u64;
         let [kind, name, id, size, edges] = at.node_positions;
         if [kind, name, id, size, edges].iter().any(|position| *position >= N) {
             return Err(V8Error::Header("a field beyond the fields".into()));
@@ -259,6 +262,10 @@ impl Reading {
             }
             if tables.types.len() >= MAX_NODES {
                 return Err("more nodes than are read");
+            }
+            total_bytes = total_bytes.saturating_add(record[size]);
+            if total_bytes > MAX_TOTAL_BYTES {
+                return Err("sizes beyond any memory");
             }
             let Ok(count) = u32::try_from(record[edges]) else { return Err("more edges of one node than are read") };
             tables.types.push(record[kind] as u8);

@@ -2,22 +2,7 @@
 
 use super::*;
 
-const SMALL: &str = r#"{"snapshot":{"meta":{"node_fields":["type","name","id","self_size","edge_count","trace_node_id","detachedness"],
-"node_types":[["hidden","array","string","object","synthetic"],"string","number","number","number","number","number"],
-"edge_fields":["type","name_or_index","to_node"],"edge_types":[["context","element","property","internal","hidden","shortcut","weak"],"string_or_number","node"],
-"location_fields":["object_index","script_id","line","column"]},"node_count":4,"edge_count":5,"trace_function_count":0},
-"nodes":[4,0,1,0,2,0,0
-,3,1,3,12345678,2,0,0
-,1,0,5,4294967296,0,0,0
-,3,2,4294967297,16,1,0,0
-],
-"edges":[5,3,7
-,6,3,21
-,3,4,14
-,2,5,21
-,2,5,7
-],"trace_function_infos":[],"trace_tree":[[1,[2,"]"]]],"samples":[],"locations":[21,7,2,3],
-"strings":["","global","Session","1","elements","\u006d \"quoted\""]}"#;
+const SMALL: &str = include_str!("../../../testdata/v8/small.heapsnapshot");
 
 #[test]
 fn fields_stand_where_the_header_says() {
@@ -93,6 +78,7 @@ fn damage_is_named_with_its_place() {
     for (from, to, said) in [
         ("\"id\",", "\"key\",", "the header is not one of a heap snapshot: no field \"id\""),
         ("4,0,1,0,2", "9,0,1,0,2", "in nodes: a type of node that the header does not name"),
+        ("12345678", "18446744073709551615", "in nodes: sizes beyond any memory"),
         ("4,0,1,0,2", "4,0,-1,0,2", "in nodes: expected non-negative integers in whole records"),
         ("4,0,1,0,2", "4,0,1.5,0,2", "in nodes: expected non-negative integers in whole records"),
         ("4,0,1,0,2", "4,0,99999999999999999999999,0,2", "in nodes: expected non-negative integers in whole records"),

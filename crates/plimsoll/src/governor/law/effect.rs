@@ -64,7 +64,7 @@ impl Orders {
     }
 
     pub(super) fn add(&mut self, at: Duration, bytes: u64, supply: &Supply) {
-        self.total = self.total.max(supply.done_bytes()) + bytes;
+        self.total = self.total.max(supply.done_bytes()).saturating_add(bytes);
         if self.count < ORDERS {
             self.open[(self.first + self.count) % ORDERS] = (at, self.total);
             self.count += 1;

@@ -9,7 +9,8 @@ use std::sync::{Arc, Weak};
 
 use super::charge::Charge;
 use super::error::{Bound, Refused, TOP_HOLDERS};
-use super::pool::{Credit, Pool};
+use super::pool::{Credit, MOST_AT_ONCE, Pool};
+use super::sys;
 use super::{Figures, Registry};
 
 /// Credit that a lane takes from the ledger at a time, 64 KiB; a lane keeps at most twice as much.
@@ -43,7 +44,17 @@ pub(super) struct Center {
 #[derive(Clone, Debug)]
 pub struct Account {
     center: Arc<Center>,
-    lanes: Arc<[Arc<Lane>]>,
+    lanes: Arc<Lanes>,
+}
+
+/// The lanes of an account. When the account goes, each lane stays for as long as there are charges on it.
+#[derive(Debug)]
+struct Lanes(Box<[Arc<Lane>]>);
+
+impl Drop for Lanes {
+    fn drop(&mut self) {
+        std::mem::take(&mut self.0).into_iter().for_each(sys::orphan);
+    }
 }
 
 impl Account {
@@ -59,7 +70,7 @@ impl Account {
             registry,
         });
         let lane = |_| Arc::new(Lane { credit: Credit::empty(), center: Arc::clone(&center) });
-        Account { lanes: (0..lanes).map(lane).collect(), center }
+        Account { lanes: Arc::new(Lanes((0..lanes).map(lane).collect())), center }
     }
 
     /// Its name.
@@ -73,12 +84,10 @@ impl Account {
     /// [`Refused`], with the largest holders, if they do not fit below the ledger's cap, the account's cap or its clamp.
     #[inline]
     pub fn try_charge(&self, bytes: u64) -> Result<Charge<'static>, Refused> {
-        let lane = self.lane();
-        lane.acquire(bytes, bytes)?;
-        Ok(Charge::owned(Arc::clone(lane), bytes))
+        Charge::acquire(self.lane(), bytes)
     }
 
-    /// As [`Account::try_charge`], but the charge borrows the account: no reference is counted.
+    /// As [`Account::try_charge`], but the charge borrows the account.
     ///
     /// # Errors
     /// [`Refused`], as there.
@@ -94,7 +103,34 @@ impl Account {
     pub fn charge(&self, bytes: u64) -> Charge<'static> {
         let lane = self.lane();
         lane.force(bytes);
-        Charge::owned(Arc::clone(lane), bytes)
+        Charge::owned(lane, bytes)
+    }
+
+    /// Takes granted bytes over from a lane of the same ledger; `None`: it is of another one. On success the caller owns them here.
+    pub(super) fn take_over(&self, from: &Lane, bytes: u64) -> Option<Result<(), Refused>> {
+        if !Arc::ptr_eq(&self.center.total, &from.center.total) {
+            return None;
+        }
+        if Arc::ptr_eq(&self.center, &from.center) {
+            return Some(Ok(()));
+        }
+        let pool = &self.center.pool;
+        let taken = pool.take(bytes, bytes).or_else(|| {
+            self.sweep();
+            pool.take(bytes, bytes)
+        });
+        Some(match taken {
+            Some(_) => {
+                from.center.pool.give(bytes);
+                Ok(())
+            }
+            None => Err(self.center.refusal(bytes, self.center.own_bound())),
+        })
+    }
+
+    /// A charge of bytes that are granted to this account already.
+    pub(super) fn own(&self, bytes: u64) -> Charge<'static> {
+        Charge::owned(self.lane(), bytes)
     }
 
     /// Charges as much as fits between the ends of `range`: a buffer that works with `min` and prefers `max`.
@@ -114,15 +150,16 @@ impl Account {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn reserve(&self, range: std::ops::RangeInclusive<u64>) -> Result<Charge<'static>, Refused> {
+        let most = (*range.end()).max(*range.start());
         let lane = self.lane();
-        let got = lane.acquire(*range.start(), (*range.end()).max(*range.start()))?;
-        Ok(Charge::owned(Arc::clone(lane), got))
+        let got = lane.acquire(*range.start(), most)?;
+        Ok(Charge::owned(lane, got))
     }
 
     /// Bytes charged now. Exact while no other thread charges; beside one that refills or empties its lane it can be off by
     /// one [`CHUNK_BYTES`].
     pub fn held_bytes(&self) -> u64 {
-        let credit: u64 = self.lanes.iter().map(|lane| lane.credit.bytes()).sum();
+        let credit: u64 = self.lanes.0.iter().map(|lane| lane.credit.bytes()).sum();
         self.center.pool.granted().saturating_sub(credit)
     }
 
@@ -160,14 +197,14 @@ impl Account {
 
     /// Returns the credit of all lanes to the ledger.
     pub(super) fn sweep(&self) {
-        for lane in self.lanes.iter() {
+        for lane in &self.lanes.0 {
             lane.center.give_back(lane.credit.trim(0));
         }
     }
 
     #[inline]
     fn lane(&self) -> &Arc<Lane> {
-        &self.lanes[own_slot() % self.lanes.len()]
+        &self.lanes.0[own_slot() % self.lanes.0.len()]
     }
 }
 
@@ -187,6 +224,10 @@ fn own_slot() -> usize {
 impl Lane {
     pub(super) fn name(&self) -> &Arc<str> {
         &self.center.name
+    }
+
+    pub(super) fn credit(&self) -> &Credit {
+        &self.credit
     }
 
     pub(super) fn same_account(&self, other: &Lane) -> bool {
@@ -233,11 +274,32 @@ impl Lane {
 
     #[inline]
     pub(super) fn release(&self, bytes: u64) {
-        if self.center.pool.is_over() || self.center.total.is_over() {
+        if self.is_over() || bytes > MOST_AT_ONCE {
             self.center.give_back(bytes);
         } else if self.credit.put(bytes) > 2 * CHUNK_BYTES {
             self.center.give_back(self.credit.trim(CHUNK_BYTES));
         }
+    }
+}
+
+impl Lane {
+    fn is_over(&self) -> bool {
+        self.center.pool.is_over() || self.center.total.is_over()
+    }
+
+    /// Releases the bytes of a lease and ends it: in one operation while the credit has room for them. True: the lane is to be freed.
+    #[inline]
+    pub(super) fn end_lease(&self, bytes: u64) -> bool {
+        if self.credit.bytes().saturating_add(bytes) > 2 * CHUNK_BYTES || self.is_over() {
+            return self.end_dear_lease(bytes);
+        }
+        self.credit.put_last(bytes)
+    }
+
+    #[cold]
+    fn end_dear_lease(&self, bytes: u64) -> bool {
+        self.release(bytes);
+        self.credit.put_last(0)
     }
 }
 
@@ -246,12 +308,17 @@ impl Center {
     fn take(&self, least: u64, most: u64, spare: u64) -> Result<u64, Bound> {
         let wish = most.saturating_add(spare);
         let Some(own) = self.pool.take(least, wish) else {
-            let clamped = self.clamp.load(Ordering::Relaxed) < self.cap.load(Ordering::Relaxed);
-            return Err(if clamped { Bound::Clamp } else { Bound::Account });
+            return Err(self.own_bound());
         };
         let granted = self.total.take(least, own);
         self.pool.give(own - granted.unwrap_or(0));
         granted.ok_or(Bound::Ledger)
+    }
+
+    /// Which of the account's own bounds holds.
+    fn own_bound(&self) -> Bound {
+        let clamped = self.clamp.load(Ordering::Relaxed) < self.cap.load(Ordering::Relaxed);
+        if clamped { Bound::Clamp } else { Bound::Account }
     }
 
     fn give_back(&self, bytes: u64) {
@@ -281,5 +348,65 @@ impl Center {
             holders.retain(|(_, bytes)| *bytes > 0);
         }
         Refused { account: Arc::clone(&self.name), wanted_bytes, bound, bound_bytes, held_bytes, holders }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::super::Ledger;
+    use super::*;
+
+    fn lanes(account: &Account) -> Vec<Weak<Lane>> {
+        account.lanes.0.iter().map(Arc::downgrade).collect()
+    }
+
+    fn alive(lanes: &[Weak<Lane>]) -> usize {
+        lanes.iter().filter(|lane| lane.strong_count() > 0).count()
+    }
+
+    #[test]
+    fn a_lane_lives_until_its_account_and_its_last_charge_have_gone() {
+        let ledger = Ledger::new();
+        let account = ledger.account("short-lived").expect("the first");
+        let lanes = lanes(&account);
+        let mut kept = account.try_charge(1_000).expect("no cap");
+        let split = kept.split(400);
+        let empty = account.try_charge(0).expect("no cap");
+        drop((account, ledger));
+        assert_eq!(alive(&lanes), 1, "the lane with charges on it");
+        assert_eq!((kept.bytes(), split.bytes()), (600, 400));
+        drop(kept);
+        std::thread::spawn(move || drop(split)).join().expect("no panic");
+        assert_eq!(alive(&lanes), 1, "a charge of nothing may still grow");
+        drop(empty);
+        assert_eq!(alive(&lanes), 0);
+    }
+
+    #[test]
+    fn an_account_without_charges_frees_its_lanes_at_once() {
+        let ledger = Ledger::new();
+        let account = ledger.account("idle").expect("the first");
+        drop(account.try_charge(1_000).expect("no cap"));
+        let lanes = lanes(&account);
+        drop(account);
+        assert_eq!(alive(&lanes), lanes.len(), "the ledger has it still");
+        drop(ledger);
+        assert_eq!(alive(&lanes), 0);
+    }
+
+    #[test]
+    fn charges_beyond_what_a_lane_can_count_work_as_the_others_do() {
+        let ledger = Ledger::with_cap(1 << 20);
+        let account = ledger.account("crowded").expect("the first");
+        account.lane().credit.count_all_but(1);
+        let last = account.try_charge(10).expect("fits");
+        let mut beyond = account.try_charge(20).expect("fits");
+        let split = beyond.split(5);
+        let mut last = last;
+        let from_lease = last.split(4);
+        assert_eq!(account.held_bytes(), 30);
+        assert_eq!([last.bytes(), from_lease.bytes(), beyond.bytes(), split.bytes()], [6, 4, 15, 5]);
+        drop((last, from_lease, beyond, split));
+        assert_eq!(account.held_bytes(), 0);
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! At most [`MAX_ACCOUNTS`] accounts, opened by name. A cap over their sum and one for each; a charge that passes one is refused with
 //! the largest holders named. A charge costs one atomic operation on the calling core's own cache line (see `benches/charge.rs`),
-//! and a reading walks the accounts without a lock and without allocating. At most `2 × 64 KiB` per account and core are granted
+//! and a reading walks the accounts without a lock and without allocating. At most `2 × 64 KiB` per account and lane (4 a core) are granted
 //! but unused; before anything is refused, they are taken back.
 //!
 //! The ledger counts what it is told. A [`Reconciler`] holds it against what the allocator says and names who drifts.
@@ -12,6 +12,7 @@ mod charge;
 mod error;
 mod pool;
 mod reconcile;
+mod sys;
 #[cfg(all(test, not(loom)))]
 mod tests;
 
@@ -30,7 +31,7 @@ use pool::Pool;
 
 /// Accounts that a ledger can have.
 pub const MAX_ACCOUNTS: usize = 256;
-/// Lanes of one account: as many as there are cores, at most this many.
+/// Lanes of one account: four for each core, so that two threads seldom meet on one, at most this many.
 const MAX_LANES: usize = 16;
 
 /// Figures of one account at one moment.
@@ -86,7 +87,7 @@ impl Ledger {
         Ledger {
             total: Arc::new(Pool::new(bytes)),
             registry: Arc::new(Registry { slots, opening: Mutex::new(()) }),
-            lanes: cores.next_power_of_two().min(MAX_LANES),
+            lanes: (4 * cores).next_power_of_two().min(MAX_LANES),
         }
     }
 

@@ -27,6 +27,26 @@ fn a_refusal_names_who_holds_most_and_charges_nothing() {
 }
 
 #[test]
+fn a_transfer_within_a_full_ledger_fits_and_one_past_the_others_cap_does_not() {
+    let ledger = Ledger::with_cap(1_000);
+    let [from, to] = ["from", "to"].map(|name| ledger.account(name).expect("few accounts"));
+    let all = from.try_charge(1_000).expect("exactly the cap");
+    let mut moved = all.transfer(&to).expect("the sum stays the same");
+    assert_eq!((from.held_bytes(), to.held_bytes(), ledger.held_bytes()), (0, 1_000, 1_000));
+    from.set_cap(Some(300));
+    let (kept, refused) = moved.split(301).transfer(&from).expect_err("one more than its cap");
+    assert_eq!((refused.bound, kept.bytes(), from.figures().refused_total), (Bound::Account, 301, 1));
+    assert_eq!((from.held_bytes(), to.held_bytes()), (0, 1_000));
+    drop(kept);
+    let back = moved.split(300).transfer(&from).expect("its cap");
+    let same = back.transfer(&from).expect("to itself");
+    assert_eq!((same.bytes(), from.held_bytes(), to.held_bytes()), (300, 300, 399));
+    let other = Ledger::with_cap(100);
+    let (_kept, refused) = same.transfer(&other.account("elsewhere").expect("the first")).expect_err("another ledger");
+    assert_eq!(refused.bound, Bound::Ledger);
+}
+
+#[test]
 fn credit_that_other_accounts_do_not_use_is_never_the_reason_of_a_refusal() {
     let ledger = Ledger::with_cap(3 * CHUNK_BYTES);
     let idle = ledger.account("idle").expect("few accounts");
