@@ -23,7 +23,8 @@ fn keep_pages(megabytes: usize) -> Vec<Vec<u8>> {
 }
 
 fn main() -> ExitCode {
-    let Some(megabytes) = std::env::args().nth(1).and_then(|word| word.parse::<usize>().ok()).filter(|mb| *mb <= MEGABYTES_MAX)
+    let Some(megabytes) =
+        std::env::args().nth(1).and_then(|word| word.parse::<usize>().ok()).filter(|mb| *mb <= MEGABYTES_MAX)
     else {
         eprintln!("plimsoll-leaky: how many megabytes? at most {MEGABYTES_MAX}");
         return ExitCode::from(64);

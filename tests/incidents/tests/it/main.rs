@@ -13,6 +13,7 @@ mod incident1;
 mod incident2;
 mod incident3;
 mod incident3_leak;
+mod incident4;
 mod life;
 mod logs;
 mod reaction;

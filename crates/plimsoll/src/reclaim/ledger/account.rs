@@ -100,10 +100,9 @@ impl Account {
 
     /// Charges `bytes` whatever the caps say: for memory that is there already. What passes a cap is counted
     /// ([`Figures::forced_over_cap_bytes_total`]).
+    #[inline]
     pub fn charge(&self, bytes: u64) -> Charge<'static> {
-        let lane = self.lane();
-        lane.force(bytes);
-        Charge::owned(lane, bytes)
+        Charge::force(self.lane(), bytes)
     }
 
     /// Takes granted bytes over from a lane of the same ledger; `None`: it is of another one. On success the caller owns them here.
@@ -260,7 +259,11 @@ impl Lane {
 
     pub(super) fn force(&self, bytes: u64) {
         let center = &*self.center;
-        if self.credit.spend(bytes) || center.take(bytes, bytes, 0).is_ok() {
+        if self.credit.spend(bytes) {
+            return;
+        }
+        if let Ok(grant) = center.take(bytes, bytes, CHUNK_BYTES) {
+            self.credit.put(grant - bytes);
             return;
         }
         center.sweep();

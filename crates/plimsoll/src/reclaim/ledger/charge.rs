@@ -74,6 +74,21 @@ impl<'a> Charge<'a> {
         Ok(Charge::owned(lane, bytes))
     }
 
+    /// Charges `bytes` on a lane whatever the caps say: in one operation where it has the credit.
+    #[inline]
+    pub(super) fn force(lane: &Arc<Lane>, bytes: u64) -> Charge<'static> {
+        match Lease::spend(lane, bytes) {
+            Some(lease) => Charge(Hold::Leased(lease)),
+            None => Charge::force_slowly(lane, bytes),
+        }
+    }
+
+    #[cold]
+    fn force_slowly(lane: &Arc<Lane>, bytes: u64) -> Charge<'static> {
+        lane.force(bytes);
+        Charge::owned(lane, bytes)
+    }
+
     /// For bytes that were acquired.
     pub(super) fn owned(lane: &Arc<Lane>, bytes: u64) -> Charge<'static> {
         match Lease::of(lane, bytes) {
