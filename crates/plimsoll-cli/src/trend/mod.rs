@@ -64,14 +64,14 @@ pub(crate) fn analyse(mut samples: Vec<Sample>, limit_bytes: Option<u64>) -> Ana
 
 /// Gives each digest the number of its life: a new one where it and the one before are known to be of two. How many there are.
 fn number_lives(samples: &mut [Sample]) -> usize {
-    let breaks: Vec<bool> =
-        samples.windows(2).map(|pair| pair[0].digest.same_life(&pair[1].digest) == Some(false)).collect();
-    let mut life = 1;
+    let same: Vec<Option<bool>> = samples.windows(2).map(|pair| pair[0].digest.same_life(&pair[1].digest)).collect();
+    // Nobody knows: then the course itself is asked, by life 0.
+    let mut life = u64::from(same.iter().any(Option::is_some));
     for (at, sample) in samples.iter_mut().enumerate() {
-        life += u64::from(at > 0 && breaks[at - 1]);
+        life += u64::from(at > 0 && same[at - 1] == Some(false));
         sample.digest.life = life;
     }
-    usize::try_from(life).unwrap_or(usize::MAX)
+    usize::try_from(life).unwrap_or(usize::MAX).max(1)
 }
 
 fn judge(digests: &[Digest], kind: Kind, limit_bytes: Option<u64>) -> Option<Judged> {
