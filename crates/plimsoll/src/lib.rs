@@ -12,7 +12,8 @@
 //! | [`limit`] | which limit binds, and which file says so |
 //! | [`governor`] | a thread around one pure function: reading in, decision out |
 //! | [`reclaim`], [`event`] | stores that give back: who holds what, who is asked for how much, and whether it helped |
-//! | [`queue`] | bounded in items and bytes, drops counted per producer |
+//! | [`queue`], [`queue::batch`] | bounded in items and bytes, shares and drops per producer; from there into a sink in batches |
+//! | `trace` | lines of `tracing` through such a queue (feature `tracing`) |
 //! | [`admission`] | who is let in when there is more to do than can be done |
 //! | [`broadcast`] | one message to many subscribers, who is too slow is removed |
 //! | [`watchdog`] | at a threshold the service leaves, exit code 2, with a deadline |
@@ -22,7 +23,8 @@
 //!
 //! | feature | adds | brings |
 //! |---|---|---|
-//! | `tokio` | `Drain::begun().await`, `finished().await`, `CancellationToken`s both ways | `tokio-util` |
+//! | `tokio` | `Drain::begun().await`, `finished().await`, `CancellationToken`s both ways; `send_timeout_async` | `tokio`, `tokio-util` |
+//! | `tracing` | `trace`: a writer for `tracing_subscriber::fmt` | `tracing-core`, `tracing-subscriber` |
 //! | `tower` | [`admission`] as a tower layer, for HTTP and gRPC | `tower-layer`, `tower-service`, `http`, `pin-project-lite` |
 //! | `jemalloc` | [`gauge::allocator`]'s `Jemalloc` | `tikv-jemalloc-ctl`, `tikv-jemalloc-sys` |
 //! | `mimalloc` | [`gauge::allocator`]'s `Mimalloc` | `libmimalloc-sys` |
@@ -53,5 +55,7 @@ pub mod reserve;
 mod sys;
 #[cfg(any(test, feature = "testkit"))]
 pub mod testkit;
+#[cfg(feature = "tracing")]
+pub mod trace;
 pub mod units;
 pub mod watchdog;

@@ -10,6 +10,7 @@
 //! | [`embedded`] | incident 2: a service that embeds the watchdog, its unprotected control, and the judgement of both |
 //! | [`evidence`] | what a load wrote about itself: when it crossed the mark, when SIGTERM reached its handler |
 //! | [`http_load`], [`overload`] | incident 2's second half and a server under twice its load: who asks, and the judgement |
+//! | [`log_channel`] | incident 4: log entries in front of a locked database, through a channel without a bound or a queue |
 //! | [`packets`] | incident 1: a packet store and its laws |
 //! | [`stalled`] | incident 3: a dashboard, clients that read and clients that stall, and the judgement |
 //! | [`product`] | where the two binaries are |
@@ -35,6 +36,7 @@ pub mod http_load;
 pub mod judge;
 pub mod launch;
 pub mod lines;
+pub mod log_channel;
 pub mod overload;
 pub mod packets;
 pub mod product;

@@ -8,6 +8,7 @@
 
 mod demo;
 mod faces;
+mod heap;
 mod logs;
 mod replay;
 mod shop;

@@ -5,20 +5,29 @@ use std::fmt;
 /// Why a value was given back to its sender. Each is counted as refused, per producer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum Refusal {
-    /// The queue is full and its sender decides: [`WhenFull::Reject`](super::WhenFull::Reject).
+    /// There is no room and its sender decides: [`WhenFull::Reject`](super::WhenFull::Reject), or `try_send`.
     #[error("queue full")]
     Full,
-    /// The value alone is more than the queue may ever hold; [`WhenFull::Reject`](super::WhenFull::Reject).
+    /// The value alone is more than its producer may ever have queued.
     #[error("value larger than the queue")]
     TooLarge,
     /// The queue was closed, or its receiver is gone. Whatever happens when full.
     #[error("queue closed")]
     Closed,
+    /// It waited for room as long as it was allowed to.
+    #[error("no room in the queue in time")]
+    Late,
+    /// The queue has room, the sum of the queues has not: the account's or its ledger's cap.
+    #[error("all queues together are full")]
+    SumFull,
 }
 
 impl Refusal {
+    /// How many there are.
+    pub const COUNT: usize = 5;
     /// All of them, in the order of [`Counters::refused`](super::Counters::refused).
-    pub const ALL: [Refusal; 3] = [Refusal::Full, Refusal::TooLarge, Refusal::Closed];
+    pub const ALL: [Refusal; Refusal::COUNT] =
+        [Refusal::Full, Refusal::TooLarge, Refusal::Closed, Refusal::Late, Refusal::SumFull];
 
     /// The name used in logs, metrics and JSON.
     pub const fn as_str(self) -> &'static str {
@@ -26,6 +35,8 @@ impl Refusal {
             Refusal::Full => "full",
             Refusal::TooLarge => "too-large",
             Refusal::Closed => "closed",
+            Refusal::Late => "late",
+            Refusal::SumFull => "sum-full",
         }
     }
 }

@@ -1,39 +1,59 @@
-//! A queue between threads that is bounded in items **and** bytes, and counts for each producer what it did not deliver.
+//! A queue between threads or tasks that is bounded in items **and** bytes, and counts for each producer what it did not deliver.
 //!
 //! | | what happens |
 //! |---|---|
-//! | **full** | [`WhenFull`] decides: the new value is dropped, the oldest are, or the value is given back. `send` never waits |
-//! | **too large** | a value above the byte limit never gets in and displaces nothing: dropped and counted, or given back |
+//! | **full** | [`WhenFull`] decides: the new value is dropped, the oldest are, the value is given back, its sender waits, or it overflows |
+//! | **unfair** | each producer has a [share](GUARANTEED_RATIO) that no other can take: one that floods loses its own |
+//! | **too large** | a value that its producer could never have queued gets nowhere and displaces nothing: dropped and counted, or given back |
+//! | **the sum is full** | a queue with an [account](Builder::account) also obeys the cap over all queues of that ledger |
 //! | **late** | nothing expires; [`Stats::oldest_age`] says how long the oldest has waited |
 //! | **closed** | by either end or a [`Monitor`]: `send` gives values back, what is queued can be received, then `None` |
 //! | **senders gone** | as closed: the receiver drains what is left |
 //! | **receiver gone** | what is queued is dropped and counted as abandoned; `send` gives values back |
+//! | **a future is dropped** | nothing that was queued is lost; a value that still waited for room is counted as cancelled |
 //! | **killed** | what is queued is lost with the process: at most [`Limits`] |
 //!
 //! Memory: at most `max_bytes` of values as they weigh themselves ([`Weigh`]), and in each of two rings that take turns
 //! at most `max_items` places of the size of `T` and 32 bytes (twice that while a ring grows); room beyond 1,024 places is
 //! given back once less than a quarter of it is used. A value is weighed once, before it gets in: what is released is what
-//! was charged. What was received no longer counts: who takes everything at once may hold as much again.
+//! was charged. What was received no longer counts: who takes everything at once may hold as much again. What a
+//! [batcher](batch) took counts until it is written.
 //!
-//! One synchronous core behind one lock, held for some tens of nanoseconds and never while a value is weighed or dropped.
-//! Order is first in, first out. At most [`PRODUCERS_MAX`] names; no counter is ever reset.
+//! One synchronous core behind one lock, held for some tens of nanoseconds and never while a value is weighed, dropped or written. Threads
+//! sleep on it and tasks of any runtime do; both ends may be mixed. Order is first in, first out. At most [`PRODUCERS_MAX`]
+//! names; no counter is ever reset.
 
+pub mod batch;
 mod core;
 mod error;
+mod lock;
+#[cfg(all(test, loom))]
+mod models;
+mod overflow;
+mod receiver;
+mod sender;
+mod shared;
 mod stats;
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests;
+mod weigh;
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::{Condvar, Mutex};
-
-use self::core::{Batch, Core, Fallen};
+pub use self::core::GUARANTEED_RATIO;
+use self::core::{Core, Policy};
 use crate::clock::{Clock, CoarseClock};
+use crate::reclaim::ledger::Account;
 pub use error::{RecvError, Refusal, SendError};
-pub use stats::{Counters, DropReason, ProducerStats, Stats, Tally};
+pub use overflow::Overflow;
+pub use receiver::Receiver;
+pub use sender::{SendFuture, Sender};
+pub use shared::Monitor;
+use shared::Shared;
+pub use stats::{Counters, DropReason, OverflowStats, ProducerStats, Stats, Tally};
+pub use weigh::Weigh;
 
 /// Names that have counters of their own; the last place is shared by all that come later, under [`OTHERS`].
 pub const PRODUCERS_MAX: usize = 64;
@@ -42,55 +62,42 @@ pub const OTHERS: &str = "others";
 /// The name of the producer that [`bounded`] returns.
 pub const FIRST_PRODUCER: &str = "main";
 
-/// What a value weighs against the queue's byte limit.
-pub trait Weigh {
-    /// The bytes it holds: what would be freed by dropping it, as well as it knows. Asked once, before it is queued.
-    fn weight_bytes(&self) -> u64;
-}
-
-impl Weigh for Vec<u8> {
-    fn weight_bytes(&self) -> u64 {
-        self.capacity() as u64
-    }
-}
-
-impl Weigh for String {
-    fn weight_bytes(&self) -> u64 {
-        self.capacity() as u64
-    }
-}
-
-impl Weigh for Box<[u8]> {
-    fn weight_bytes(&self) -> u64 {
-        self.len() as u64
-    }
-}
-
-impl Weigh for Box<str> {
-    fn weight_bytes(&self) -> u64 {
-        self.len() as u64
-    }
-}
-
 /// The bounds of a queue. Both hold; 0 lets nothing in (but values of weight 0 with `max_bytes` 0).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Limits {
-    /// Values that may wait.
+    /// Values that may be queued.
     pub max_items: usize,
     /// Bytes that they may weigh together.
     pub max_bytes: u64,
 }
 
 /// What happens to a value for which there is no room.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum WhenFull {
-    /// It is dropped and counted: what waits is older and stays.
+pub enum WhenFull<T> {
+    /// It is dropped and counted: what waits is older and stays. (Where it would stay within its producer's share, which others held
+    /// before that producer came, their newest make room.)
     DropNewest,
-    /// The oldest make room for it, and are counted as displaced, each with its own producer.
+    /// Older ones make room for it, and are counted as displaced, each with its own producer: the oldest of whoever is furthest
+    /// beyond its share.
     DropOldest,
     /// It is given back: its sender decides.
     Reject,
+    /// Its sender waits for room, at most so long; then it is given back.
+    WaitUntil(Duration),
+    /// It goes to this store, and comes back in its order.
+    Overflow(Box<dyn Overflow<T>>),
+}
+
+impl<T> fmt::Debug for WhenFull<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            WhenFull::DropNewest => f.write_str("DropNewest"),
+            WhenFull::DropOldest => f.write_str("DropOldest"),
+            WhenFull::Reject => f.write_str("Reject"),
+            WhenFull::WaitUntil(patience) => f.debug_tuple("WaitUntil").field(patience).finish(),
+            WhenFull::Overflow(_) => f.write_str("Overflow(_)"),
+        }
+    }
 }
 
 /// What became of a value that was not given back.
@@ -100,254 +107,126 @@ pub enum Sent {
     Queued,
     /// It waits for the receiver, and so many older ones were dropped for it.
     Displaced(u64),
+    /// It waits for the receiver in the overflow.
+    Overflowed,
     /// It was dropped and counted.
     Dropped,
 }
 
-struct Shared<T> {
-    core: Mutex<Core<T>>,
-    /// For the receiver, when something came or nothing can come any more.
-    changed: Condvar,
-    clock: Arc<dyn Clock>,
-}
-
-impl<T> Shared<T> {
-    /// Changes the core and wakes the receiver if it waits for that.
-    fn change<R>(&self, change: impl FnOnce(&mut Core<T>) -> R) -> R {
-        let mut core = self.core.lock();
-        let result = change(&mut core);
-        let wake = core.asleep && core.is_settled();
-        core.asleep &= !wake;
-        drop(core);
-        if wake {
-            self.changed.notify_one();
-        }
-        result
-    }
-
-    fn stats(&self) -> Stats {
-        let now = self.clock.now();
-        // Room is made before the lock is taken.
-        let mut stats = Stats { producers: Vec::with_capacity(PRODUCERS_MAX), ..Stats::default() };
-        self.core.lock().stats(now, &mut stats);
-        stats
-    }
-}
-
-/// A queue with these bounds. More producers: [`Sender::named`].
+/// A queue with these bounds. More producers: [`Sender::named`]; more choices: [`Builder`].
 ///
 /// # Examples
 /// ```
 /// use plimsoll::queue::{DropReason, Limits, Sent, WhenFull, bounded};
 ///
 /// let (sender, mut receiver) = bounded(Limits { max_items: 100, max_bytes: 10 }, WhenFull::DropNewest);
-/// let stderr = sender.named("stderr");
 /// assert_eq!(sender.send(vec![0u8; 8]).unwrap(), Sent::Queued);
-/// assert_eq!(stderr.send(vec![0u8; 8]).unwrap(), Sent::Dropped); // 16 bytes are more than 10
-/// drop((sender, stderr));
+/// assert_eq!(sender.send(vec![0u8; 8]).unwrap(), Sent::Dropped); // 16 bytes are more than 10
+/// drop(sender);
 ///
 /// let mut all = Vec::new();
 /// assert_eq!(receiver.recv_all(&mut all), 1);
 /// assert_eq!(receiver.recv(), None); // drained, and nobody is left to send
-/// let lost = receiver.stats().producers[1].counters.dropped_for(DropReason::Full);
+/// let lost = receiver.stats().producers[0].counters.dropped_for(DropReason::Full);
 /// assert_eq!((lost.items, lost.bytes), (1, 8));
 /// ```
-pub fn bounded<T: Weigh>(limits: Limits, when_full: WhenFull) -> (Sender<T>, Receiver<T>) {
-    bounded_with_clock(limits, when_full, Arc::new(CoarseClock))
+///
+/// Two producers, of which one floods:
+/// ```
+/// use plimsoll::queue::{Limits, Sent, WhenFull, bounded};
+///
+/// let (noisy, _receiver) = bounded(Limits { max_items: 8, max_bytes: 1_000 }, WhenFull::DropNewest);
+/// let quiet = noisy.named("quiet");
+/// let kept = (0..1_000).filter(|_| noisy.send(vec![0u8; 10]).unwrap() == Sent::Queued).count();
+/// assert_eq!(kept, 6); // the common half and its own quarter
+/// assert_eq!(quiet.send(vec![0u8; 10]).unwrap(), Sent::Queued);
+/// assert_eq!(quiet.send(vec![0u8; 10]).unwrap(), Sent::Queued);
+/// ```
+pub fn bounded<T: Weigh>(limits: Limits, when_full: WhenFull<T>) -> (Sender<T>, Receiver<T>) {
+    Builder::new(limits, when_full).build()
 }
 
-/// As [`bounded`], with the clock from which ages are told.
-pub fn bounded_with_clock<T: Weigh>(
+/// How a queue is to be. [`bounded`] is a builder with its defaults.
+///
+/// # Examples
+/// A cap of 1 MiB over the sum of two queues that may have 1 MiB each:
+/// ```
+/// use plimsoll::queue::{Builder, Limits, Refusal, WhenFull};
+/// use plimsoll::reclaim::ledger::Ledger;
+///
+/// let ledger = Ledger::with_cap(1 << 20);
+/// let limits = Limits { max_items: 1_000, max_bytes: 1 << 20 };
+/// let (requests, _r) = Builder::new(limits, WhenFull::Reject).account(ledger.account("requests")?).build();
+/// let (events, _e) = Builder::new(limits, WhenFull::Reject).account(ledger.account("events")?).build();
+/// assert!(requests.send(vec![0u8; 700 << 10]).is_ok());
+/// assert_eq!(events.send(vec![0u8; 700 << 10]).unwrap_err().refusal, Refusal::SumFull);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[must_use]
+pub struct Builder<T> {
     limits: Limits,
-    when_full: WhenFull,
+    when_full: WhenFull<T>,
+    guaranteed_ratio: f64,
+    account: Option<Account>,
     clock: Arc<dyn Clock>,
-) -> (Sender<T>, Receiver<T>) {
-    let mut core = Core::new(limits, when_full);
-    let producer = core.producer(FIRST_PRODUCER);
-    let shared = Arc::new(Shared { core: Mutex::new(core), changed: Condvar::new(), clock });
-    (Sender { shared: Arc::clone(&shared), producer }, Receiver { shared, batch: Batch::new() })
 }
 
-/// The end that sends, for one producer. A clone counts as the same producer.
-pub struct Sender<T> {
-    shared: Arc<Shared<T>>,
-    producer: usize,
-}
-
-impl<T: Weigh> Sender<T> {
-    /// Sends, without ever waiting for room.
-    ///
-    /// # Errors
-    /// The value back, when the queue is closed; with [`WhenFull::Reject`] also when there is no room or never will be.
-    pub fn send(&self, value: T) -> Result<Sent, SendError<T>> {
-        let (bytes, at) = (value.weight_bytes(), self.shared.clock.now());
-        // Declared before the lock is taken, dropped after it is released.
-        let mut fallen = Fallen::default();
-        self.shared.change(|core| core.offer(value, bytes, self.producer, at, &mut fallen))
-    }
-}
-
-impl<T> Sender<T> {
-    /// A sender with counters under this name. The same name means the same counters.
-    pub fn named(&self, name: &str) -> Sender<T> {
-        let mut core = self.shared.core.lock();
-        core.sender_came();
-        let producer = core.producer(name);
-        drop(core);
-        Sender { shared: Arc::clone(&self.shared), producer }
+impl<T> Builder<T> {
+    /// A queue with these bounds, [`GUARANTEED_RATIO`], no account and the [`CoarseClock`].
+    pub fn new(limits: Limits, when_full: WhenFull<T>) -> Builder<T> {
+        let clock = Arc::new(CoarseClock);
+        Builder { limits, when_full, guaranteed_ratio: GUARANTEED_RATIO, account: None, clock }
     }
 
-    /// Ends the queue for every sender: nothing more is taken in, what waits can be received.
-    pub fn close(&self) {
-        self.shared.change(Core::close);
+    /// The part of the queue, 0..=1, that is divided equally among the producers that have a [`Sender`]; the rest is common. 0: first
+    /// come, first served. 1: each its equal part and no more.
+    pub fn guaranteed_ratio(mut self, ratio: f64) -> Builder<T> {
+        self.guaranteed_ratio = ratio;
+        self
     }
 
-    /// Gauges and counters.
-    pub fn stats(&self) -> Stats {
-        self.shared.stats()
+    /// Charges what is queued to this account, so that its cap and its ledger's hold over the sum of several queues. Charged ahead, in
+    /// steps of 64 KiB or a sixteenth of `max_bytes`, whichever is less: at most two such steps are charged and not used.
+    pub fn account(mut self, account: Account) -> Builder<T> {
+        self.account = Some(account);
+        self
     }
 
-    /// Something that sees the queue without keeping it open.
-    pub fn monitor(&self) -> Monitor<T> {
-        Monitor(Arc::clone(&self.shared))
+    /// The clock from which ages and gap records are told.
+    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Builder<T> {
+        self.clock = clock;
+        self
     }
-}
 
-impl<T> Clone for Sender<T> {
-    fn clone(&self) -> Self {
-        self.shared.core.lock().sender_came();
-        Sender { shared: Arc::clone(&self.shared), producer: self.producer }
+    /// The queue's two ends. The sender counts as [`FIRST_PRODUCER`]; drop it when only named ones send: it has a share.
+    pub fn build(self) -> (Sender<T>, Receiver<T>) {
+        self.build_named(FIRST_PRODUCER)
+    }
+
+    /// As [`Builder::build`], with a first producer of this name.
+    pub fn build_named(mut self, name: &str) -> (Sender<T>, Receiver<T>) {
+        let (policy, patience, overflow) = match std::mem::replace(&mut self.when_full, WhenFull::Reject) {
+            WhenFull::DropNewest => (Policy::DropNewest, None, None),
+            WhenFull::DropOldest => (Policy::DropOldest, None, None),
+            WhenFull::Reject => (Policy::Reject, None, None),
+            WhenFull::WaitUntil(patience) => (Policy::Wait, Some(patience), None),
+            WhenFull::Overflow(overflow) => (Policy::Overflow, None, Some(overflow)),
+        };
+        let kept = overflow.as_ref().map_or(0, |overflow| overflow.kept());
+        let core = Core::new(&mut self, policy, kept);
+        let shared =
+            Arc::new(Shared::new(core, Arc::clone(&self.clock), patience, policy == Policy::DropNewest, overflow));
+        (Sender::first(&shared, name), Receiver::new(shared))
     }
 }
 
-impl<T> Drop for Sender<T> {
-    fn drop(&mut self) {
-        self.shared.change(Core::sender_left);
+impl<T> fmt::Debug for Builder<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Builder")
+            .field("limits", &self.limits)
+            .field("when_full", &self.when_full)
+            .field("guaranteed_ratio", &self.guaranteed_ratio)
+            .field("account", &self.account)
+            .finish_non_exhaustive()
     }
 }
-
-/// The end that receives. There is one; dropping it abandons what is queued.
-pub struct Receiver<T> {
-    shared: Arc<Shared<T>>,
-    /// What was last taken all at once: empty between calls, its room is used again.
-    batch: Batch<T>,
-}
-
-impl<T> Receiver<T> {
-    /// The oldest value; waits for one. `None` when the queue is closed (or its senders gone) and drained.
-    pub fn recv(&mut self) -> Option<T> {
-        let mut core = self.shared.core.lock();
-        while !core.is_settled() {
-            core.asleep = true;
-            self.shared.changed.wait(&mut core);
-        }
-        core.take()
-    }
-
-    /// The oldest value; waits for one for at most `timeout` (0: does not wait).
-    ///
-    /// # Errors
-    /// [`RecvError::Timeout`] when nothing came; [`RecvError::Closed`] when nothing can come any more.
-    pub fn recv_timeout(&mut self, timeout: Duration) -> Result<T, RecvError> {
-        self.within(timeout, |core, _| core.take())
-    }
-
-    /// Everything that waits, behind what is in `out` already; waits for something. Says how many: 0 when the queue is
-    /// closed (or its senders gone) and drained. `out` is never cleared or shrunk here.
-    pub fn recv_all(&mut self, out: &mut Vec<T>) -> usize {
-        let mut core = self.shared.core.lock();
-        while !core.is_settled() {
-            core.asleep = true;
-            self.shared.changed.wait(&mut core);
-        }
-        let count = core.take_all(&mut self.batch);
-        drop(core);
-        self.batch.pour(out);
-        count
-    }
-
-    /// As [`Receiver::recv_all`], but waits for at most `timeout` (0: does not wait).
-    ///
-    /// # Errors
-    /// [`RecvError::Timeout`] when nothing came; [`RecvError::Closed`] when nothing can come any more.
-    pub fn recv_all_timeout(&mut self, out: &mut Vec<T>, timeout: Duration) -> Result<usize, RecvError> {
-        let count = self.within(timeout, |core, batch| Some(core.take_all(batch)).filter(|count| *count > 0))?;
-        self.batch.pour(out);
-        Ok(count)
-    }
-
-    fn within<R>(
-        &mut self,
-        timeout: Duration,
-        take: impl FnOnce(&mut Core<T>, &mut Batch<T>) -> Option<R>,
-    ) -> Result<R, RecvError> {
-        let mut core = self.shared.core.lock();
-        if !core.is_settled() && !timeout.is_zero() {
-            let unsettled = |core: &mut Core<T>| {
-                core.asleep = !core.is_settled();
-                core.asleep
-            };
-            self.shared.changed.wait_while_for(&mut core, unsettled, timeout);
-            core.asleep = false;
-        }
-        match take(&mut core, &mut self.batch) {
-            Some(taken) => Ok(taken),
-            None if core.is_settled() => Err(RecvError::Closed),
-            None => Err(RecvError::Timeout),
-        }
-    }
-
-    /// Ends the queue for every sender: nothing more is taken in, what waits can still be received.
-    pub fn close(&self) {
-        self.shared.change(Core::close);
-    }
-
-    /// Gauges and counters.
-    pub fn stats(&self) -> Stats {
-        self.shared.stats()
-    }
-
-    /// Something that sees the queue without keeping it open.
-    pub fn monitor(&self) -> Monitor<T> {
-        Monitor(Arc::clone(&self.shared))
-    }
-}
-
-impl<T> Drop for Receiver<T> {
-    fn drop(&mut self) {
-        let abandoned = self.shared.core.lock().receiver_left();
-        drop(abandoned);
-    }
-}
-
-/// Sees a queue, and may close it, without being one of its ends: the queue ends as if it were not there.
-pub struct Monitor<T>(Arc<Shared<T>>);
-
-impl<T> Monitor<T> {
-    /// Gauges and counters; also after both ends are gone.
-    pub fn stats(&self) -> Stats {
-        self.0.stats()
-    }
-
-    /// Ends the queue for every sender: nothing more is taken in, what waits can still be received.
-    pub fn close(&self) {
-        self.0.change(Core::close);
-    }
-}
-
-impl<T> Clone for Monitor<T> {
-    fn clone(&self) -> Self {
-        Monitor(Arc::clone(&self.0))
-    }
-}
-
-macro_rules! debug_by_stats {
-    ($($end:ident)*) => {$(
-        impl<T> fmt::Debug for $end<T> {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.debug_struct(stringify!($end)).field("stats", &self.stats()).finish_non_exhaustive()
-            }
-        }
-    )*};
-}
-debug_by_stats!(Sender Receiver Monitor);

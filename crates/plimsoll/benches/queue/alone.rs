@@ -1,15 +1,13 @@
-//! What a value costs on its way through the queue, beside `std::sync::mpsc::sync_channel`: nanoseconds per value, sent and
-//! received, the median of [`ROUNDS`] rounds. Values are 16 bytes and weigh themselves; nothing is allocated for them.
-//!
-//! `cargo bench -p plimsoll --bench queue`. Without `--bench` (as under `cargo test --benches`) one short round, to see
-//! that it runs.
+//! What a value costs on its way through the queue in one thread, and what a drop costs when it is full, beside
+//! `std::sync::mpsc::sync_channel`: nanoseconds per value, the median of [`ROUNDS`] rounds. Values are 16 bytes; nothing is
+//! allocated for them.
 
 use std::hint::black_box;
 use std::sync::mpsc::sync_channel;
 use std::time::Duration;
 
-use plimsoll::clock::{Clock as _, MonotonicClock};
-use plimsoll::queue::{Limits, RecvError, Sent, Weigh, WhenFull, bounded};
+use plimsoll::clock::{Clock as _, CoarseClock, MonotonicClock};
+use plimsoll::queue::{Limits, Sent, Weigh, WhenFull, bounded};
 
 const ROUNDS: usize = 15;
 /// Values that wait at most: what both kinds of queue are given.
@@ -74,7 +72,7 @@ fn alone_std(values: usize) {
 }
 
 /// The queue is full and stays so: what a drop costs.
-fn full_ours(values: usize, when_full: WhenFull) {
+fn full_ours(values: usize, when_full: WhenFull<Value>) {
     let (sender, _receiver) = bounded(limits(), when_full);
     for n in 0..PLACES {
         assert_eq!(sender.send(value(n)).ok(), Some(Sent::Queued));
@@ -91,59 +89,17 @@ fn full_std(values: usize) {
     }
 }
 
-/// Two threads, the sender as fast as it can, trying again when full.
-fn across_ours(values: usize, at_once: bool) {
-    let (sender, mut receiver) = bounded(limits(), WhenFull::Reject);
-    std::thread::scope(|scope| {
-        scope.spawn(move || {
-            for n in 0..values {
-                while sender.send(value(n)).is_err() {
-                    std::thread::yield_now();
-                }
-            }
-        });
-        let mut all = Vec::new();
-        loop {
-            let done = if at_once {
-                receiver.recv_all_timeout(&mut all, Duration::from_secs(60)).map(|_| all.clear())
-            } else {
-                receiver.recv_timeout(Duration::from_secs(60)).map(seen)
-            };
-            if done == Err(RecvError::Closed) {
-                break;
-            }
-        }
-    });
-}
-
-fn across_std(values: usize) {
-    let (sender, receiver) = sync_channel(PLACES);
-    std::thread::scope(|scope| {
-        scope.spawn(move || {
-            for n in 0..values {
-                while sender.try_send(value(n)).is_err() {
-                    std::thread::yield_now();
-                }
-            }
-        });
-        receiver.iter().for_each(seen);
-    });
-}
-
-fn main() {
-    let measure = std::env::args().any(|arg| arg == "--bench");
+pub(crate) fn run(measure: bool) {
     let (rounds, values) = if measure { (ROUNDS, 1_000_000) } else { (1, 10_000) };
     type Case = (&'static str, fn(usize));
-    let cases: [Case; 9] = [
+    let cases: [Case; 7] = [
+        ("the clock", |values| (0..values).for_each(|_| _ = black_box(CoarseClock.now()))),
         ("one thread: send, recv", alone_ours),
         ("one thread: send, recv_all", alone_ours_all_at_once),
         ("one thread: sync_channel", alone_std),
         ("full: send, DropNewest", |values| full_ours(values, WhenFull::DropNewest)),
         ("full: send, DropOldest", |values| full_ours(values, WhenFull::DropOldest)),
         ("full: sync_channel, try_send", full_std),
-        ("two threads: send, recv", |values| across_ours(values, false)),
-        ("two threads: send, recv_all", |values| across_ours(values, true)),
-        ("two threads: sync_channel", across_std),
     ];
     for (name, case) in cases {
         let mut nanos: Vec<f64> = (0..rounds)
@@ -155,6 +111,6 @@ fn main() {
             .collect();
         nanos.sort_by(f64::total_cmp);
         let (least, median) = (nanos[0], nanos[rounds / 2]);
-        println!("{name:<30} {median:>7.1} ns per value (least {least:.1})");
+        println!("  {name:<30} {median:>7.1} ns per value (least {least:.1})");
     }
 }

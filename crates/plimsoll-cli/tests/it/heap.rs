@@ -1,0 +1,80 @@
+//! `heap diff|top|paths|open` on the snapshots of the library's tests: exit codes, and the first row names the leak.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use serde_json::Value;
+
+use crate::faces::printed;
+
+fn data(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../plimsoll-heap/testdata/v8").join(name)
+}
+
+fn heap(words: &[&str], files: &[PathBuf]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_plimsoll"));
+    command.arg("heap").args(words).args(files).stdin(Stdio::null()).output().unwrap()
+}
+
+fn code(output: &Output) -> Option<i32> {
+    output.status.code()
+}
+
+#[test]
+fn the_first_row_of_a_diff_names_the_leak_and_growth_can_fail_a_build() {
+    let leak = [data("leak-before.heapsnapshot.gz"), data("leak-after.heapsnapshot.gz")];
+    let output = heap(&["diff"], &leak);
+    let text = printed(&output);
+    let rows: Vec<&str> = text.lines().skip_while(|line| !line.contains("HELD BY")).collect();
+    assert!(rows[1].trim_start().starts_with('+') && rows[1].ends_with("global.__app.sessionCache → Map"), "{text}");
+    assert!(
+        text.lines().nth(1).unwrap().ends_with("global.__app.sessionCache → Map, the same object as before."),
+        "{text}"
+    );
+    assert_eq!(code(&output), Some(0));
+    for (limit, expected) in [("1M", 0), ("10K", 1)] {
+        assert_eq!(code(&heap(&["diff", "--fail-on-growth", limit], &leak)), Some(expected), "{limit}");
+    }
+    let told = String::from_utf8(heap(&["diff", "--fail-on-growth", "10K"], &leak).stderr).unwrap();
+    assert!(told.contains("global.__app.sessionCache → Map grew by") && told.contains("more than 10.0 KiB"), "{told}");
+    assert_eq!(code(&heap(&["diff", "--fail-on-growth", "10"], &leak)), Some(64), "a size needs a unit");
+    let json: Value = serde_json::from_slice(&heap(&["diff", "--json"], &leak).stdout).unwrap();
+    assert_eq!(json["owners"][0]["key"], "global.__app.sessionCache → Map");
+    assert_eq!((&json["same_life"], &json["owners"][0]["grew_in_place"]), (&Value::Bool(true), &Value::Bool(true)));
+    let restarted = [data("leak-before.heapsnapshot.gz"), data("restarted-after.heapsnapshot.gz")];
+    assert!(printed(&heap(&["diff"], &restarted)).contains("The program was restarted in between"));
+}
+
+#[test]
+fn one_snapshot_is_summed_up_followed_and_opened() {
+    let file = [data("leak-after.heapsnapshot.gz")];
+    let top = heap(&["top"], &file);
+    assert!(printed(&top).contains("global.__app.sessionCache → Map"), "{}", printed(&top));
+    let paths = printed(&heap(&["paths", "--class", "Session"], &file));
+    assert!(
+        paths.starts_with("Session: 200 objects\n")
+            && paths.contains("100.0 %  global.__app.sessionCache[*] → Session"),
+        "{paths}"
+    );
+    let open = printed(&heap(&["open"], &file));
+    assert!(open.lines().next().unwrap().contains("V8 heap snapshot, packed by gzip"), "{open}");
+    let none = heap(&["paths", "--class", "NoSuchClass"], &file);
+    assert_eq!((code(&none), none.stdout.len()), (Some(1), 0));
+}
+
+#[test]
+fn a_file_that_is_not_whole_is_a_failure_that_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let small = std::fs::read(data("small.heapsnapshot")).unwrap();
+    for (bytes, said) in [
+        (&b""[..], "the file is empty: the snapshot failed"),
+        (&small[..small.len() / 2], "the snapshot was not finished"),
+        (b"hello", "of no format that Plimsoll reads"),
+    ] {
+        let path = dir.path().join("x.heapsnapshot");
+        std::fs::write(&path, bytes).unwrap();
+        let output = heap(&["top"], &[path]);
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(code(&output) == Some(1) && told.contains(said) && told.contains("hint: "), "{told}");
+    }
+}

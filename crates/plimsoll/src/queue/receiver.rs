@@ -1,0 +1,328 @@
+//! The end that receives: waiting as a thread or as a task, one value or all that wait; and, for a batcher, what it has in hand.
+//!
+//! There is one; it sleeps until its wish is granted or its time is over, and costs nothing meanwhile.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use super::core::{Core, Loss, Ring, Sleeper, Wish};
+use super::lock::{MutexGuard, Pause};
+use super::sender::WAIT_MAX;
+use super::shared::{Monitor, Shared};
+use super::{DropReason, RecvError, Stats, Tally};
+use crate::clock::{Clock as _, MonotonicClock};
+
+/// Values taken from the overflow at a time: its lock is held meanwhile.
+const OVERFLOW_STEP: u64 = 256;
+
+/// Fewer values than this at a time are a small catch.
+const SMALL_CATCH: usize = 128;
+/// The longest moment after small catches: some ten microseconds.
+const LINGER_SPINS: u32 = 256;
+
+/// The end that receives. There is one; dropping it abandons what is queued.
+pub struct Receiver<T> {
+    shared: Arc<Shared<T>>,
+    /// What was last taken all at once: empty between calls (but in a batcher's hand), its room is used again.
+    ring: Ring<T>,
+    /// How long to leave the senders alone before the next catch, in spins.
+    linger_spins: u32,
+}
+
+impl<T> Receiver<T> {
+    pub(super) fn new(shared: Arc<Shared<T>>) -> Receiver<T> {
+        Receiver { shared, ring: Ring::new(), linger_spins: 0 }
+    }
+
+    /// The oldest value; waits for one. `None` when the queue is closed (or its senders gone) and drained.
+    pub fn recv(&mut self) -> Option<T> {
+        loop {
+            let (core, _) = wait(&self.shared, Wish::ANY, None);
+            if let Some(taken) = self.take(core) {
+                return taken.ok();
+            }
+        }
+    }
+
+    /// The oldest value; waits for one for at most `timeout` (0: does not wait).
+    ///
+    /// # Errors
+    /// [`RecvError::Timeout`] when nothing came; [`RecvError::Closed`] when nothing can come any more.
+    pub fn recv_timeout(&mut self, timeout: Duration) -> Result<T, RecvError> {
+        let (core, _) = wait(&self.shared, Wish::ANY, Some(timeout));
+        self.take(core).unwrap_or(Err(RecvError::Timeout))
+    }
+
+    /// The oldest value; the task waits for one. `None` when the queue is closed (or its senders gone) and drained. Runs on any runtime.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: a value leaves the queue only in the poll that returns it.
+    ///
+    /// # Examples
+    /// ```
+    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+    /// use plimsoll::queue::{Limits, WhenFull, bounded};
+    ///
+    /// let (sender, mut receiver) = bounded(Limits { max_items: 10, max_bytes: 100 }, WhenFull::DropOldest);
+    /// let thread = std::thread::spawn(move || sender.send(vec![7u8])); // no runtime needed there
+    /// assert_eq!(receiver.recv_async().await, Some(vec![7u8]));
+    /// assert_eq!(receiver.recv_async().await, None);
+    /// # thread.join().unwrap().unwrap();
+    /// # });
+    /// ```
+    pub async fn recv_async(&mut self) -> Option<T> {
+        poll_fn(|context| {
+            let mut core = self.shared.lock();
+            loop {
+                match self.take(core) {
+                    Some(taken) => return Poll::Ready(taken.ok()),
+                    None => core = self.shared.lock(),
+                }
+                if self.falls_asleep(&mut core, context) {
+                    return Poll::Pending;
+                }
+            }
+        })
+        .await
+    }
+
+    /// Everything that waits, behind what is in `out` already; waits for something. Says how many: 0 when the queue is
+    /// closed (or its senders gone) and drained. `out` is never cleared or shrunk here.
+    pub fn recv_all(&mut self, out: &mut Vec<T>) -> usize {
+        self.linger();
+        loop {
+            let (core, slept) = wait(&self.shared, Wish::ANY, None);
+            if let Some(taken) = take_all(&self.shared, core, &mut self.ring, out) {
+                return self.caught(taken.unwrap_or(0), slept);
+            }
+        }
+    }
+
+    /// As [`Receiver::recv_all`], but waits for at most `timeout` (0: does not wait).
+    ///
+    /// # Errors
+    /// [`RecvError::Timeout`] when nothing came; [`RecvError::Closed`] when nothing can come any more.
+    pub fn recv_all_timeout(&mut self, out: &mut Vec<T>, timeout: Duration) -> Result<usize, RecvError> {
+        if !timeout.is_zero() {
+            self.linger();
+        }
+        let (core, slept) = wait(&self.shared, Wish::ANY, Some(timeout));
+        let taken = take_all(&self.shared, core, &mut self.ring, out);
+        taken.unwrap_or(Err(RecvError::Timeout)).map(|count| self.caught(count, slept))
+    }
+
+    /// As [`Receiver::recv_all`], for a task on any runtime.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: values leave the queue only in the poll that returns, and are in `out` then.
+    pub async fn recv_all_async(&mut self, out: &mut Vec<T>) -> usize {
+        poll_fn(|context| {
+            loop {
+                let core = self.shared.lock();
+                if let Some(taken) = take_all(&self.shared, core, &mut self.ring, out) {
+                    return Poll::Ready(taken.unwrap_or(0));
+                }
+                let mut core = self.shared.lock();
+                if self.falls_asleep(&mut core, context) {
+                    return Poll::Pending;
+                }
+            }
+        })
+        .await
+    }
+
+    /// Ends the queue for every sender: nothing more is taken in, what waits can still be received.
+    pub fn close(&self) {
+        self.shared.close();
+    }
+
+    /// Gauges and counters.
+    pub fn stats(&self) -> Stats {
+        self.shared.stats()
+    }
+
+    /// Something that sees the queue without keeping it open.
+    pub fn monitor(&self) -> Monitor<T> {
+        Monitor(Arc::clone(&self.shared))
+    }
+
+    /// After a small catch, a moment for more to come: who comes back too soon finds little and disturbs the senders.
+    fn linger(&self) {
+        (0..self.linger_spins).for_each(|_| std::hint::spin_loop());
+    }
+
+    /// Lingers longer after a small catch, less after a large one, and not where values are so rare that it slept for them.
+    fn caught(&mut self, count: usize, slept: bool) -> usize {
+        self.linger_spins = match count {
+            _ if slept => 0,
+            ..SMALL_CATCH => (self.linger_spins * 2).clamp(16, LINGER_SPINS),
+            _ => self.linger_spins / 2,
+        };
+        count
+    }
+
+    /// Whether the task has to be woken for more.
+    fn falls_asleep(&self, core: &mut Core<T>, context: &Context<'_>) -> bool {
+        let sleeps = !core.grants(Wish::ANY);
+        if sleeps {
+            core.wait.sleep(Sleeper::Task(context.waker().clone()), Wish::ANY);
+        }
+        sleeps
+    }
+
+    /// One value, from here or from the overflow; `None`: there is none now.
+    fn take(&self, mut core: MutexGuard<'_, Core<T>>) -> Option<Result<T, RecvError>> {
+        if let Some(value) = core.take() {
+            self.shared.vacate(core);
+            return Some(Ok(value));
+        }
+        if core.is_drained() {
+            return Some(Err(RecvError::Closed));
+        }
+        let kept = core.kept();
+        drop(core);
+        let mut one = Vec::new();
+        if kept > 0 && self.shared.unspill(1, &mut one) == 1 {
+            self.shared.settle_overflow(1);
+        }
+        one.pop().map(Ok)
+    }
+}
+
+/// For a batcher: what it takes stays queued until it is settled.
+impl<T> Receiver<T> {
+    /// Sleeps until something comes, is lost, or nothing can come any more.
+    pub(super) fn wait_for_anything(&self) {
+        drop(wait(&self.shared, Wish::ANYTHING, None));
+    }
+
+    /// Sleeps until this much waits, somebody finds no room, or nothing can come any more; at most `timeout`.
+    pub(super) fn wait_for_batch(&self, items: usize, bytes: u64, timeout: Duration) {
+        drop(wait(&self.shared, Wish { items, bytes, is_pressing: true, losses: false }, Some(timeout)));
+    }
+
+    /// Sleeps until nothing can come any more, at most `timeout`.
+    pub(super) fn wait_for_end(&self, timeout: Duration) {
+        drop(wait(&self.shared, Wish::END, Some(timeout)));
+    }
+
+    /// Takes all that waits into the hand, when that is empty; what was lost until then goes to `losses`.
+    pub(super) fn fill_hand(&mut self, losses: &mut Vec<Loss>) {
+        if self.ring.len() == 0 {
+            // What is in hand still counts: no room is made.
+            let now = self.shared.clock.now();
+            let mut core = self.shared.lock();
+            core.take_in_hand(&mut self.ring);
+            core.take_losses(now, losses);
+        }
+    }
+
+    pub(super) fn in_hand(&mut self) -> &mut Ring<T> {
+        &mut self.ring
+    }
+
+    /// Up to `most` values from the overflow, behind what is in `out`.
+    pub(super) fn take_overflow(&self, most: usize, out: &mut Vec<T>) -> usize {
+        let mut count = 0;
+        while count < most {
+            let step = self.shared.unspill(OVERFLOW_STEP.min((most - count) as u64), out) as usize;
+            if step == 0 {
+                break;
+            }
+            count += step;
+        }
+        count
+    }
+
+    /// What was in hand is out of it, per producer, and so many of the overflow's: written, or dropped for a reason.
+    pub(super) fn settle(&self, out: &[(usize, Tally)], overflow: u64, dropped: Option<DropReason>) {
+        let at = self.shared.clock.now();
+        let mut core = self.shared.lock();
+        for (producer, tally) in out {
+            core.settle(*producer, *tally, dropped, at);
+        }
+        self.shared.vacate(core);
+        self.shared.settle_overflow(overflow);
+    }
+
+    /// Nothing is left anywhere and nothing can come any more.
+    pub(super) fn is_drained(&self) -> bool {
+        self.ring.len() == 0 && self.shared.lock().is_drained()
+    }
+
+    /// Nothing can come any more.
+    pub(super) fn is_ending(&self) -> bool {
+        self.shared.lock().is_ending()
+    }
+
+    /// The queue's clock: on which losses are told.
+    pub(super) fn now(&self) -> Duration {
+        self.shared.clock.now()
+    }
+}
+
+impl<T> Drop for Receiver<T> {
+    fn drop(&mut self) {
+        let at = self.shared.clock.now();
+        let mut core = self.shared.lock();
+        let abandoned = core.receiver_left(at);
+        self.shared.settle_all(core);
+        drop(abandoned);
+    }
+}
+
+/// Sleeps until the wish is granted, at most `timeout`; not before a few microseconds of pauses did not help. Says whether it slept.
+fn wait<T>(shared: &Shared<T>, wish: Wish, timeout: Option<Duration>) -> (MutexGuard<'_, Core<T>>, bool) {
+    let mut core = shared.lock();
+    if core.grants(wish) || timeout.is_some_and(|timeout| timeout.is_zero()) {
+        return (core, false);
+    }
+    let mut slept = false;
+    let until = timeout.map(|timeout| MonotonicClock.now().saturating_add(timeout));
+    let mut pause = Pause::default();
+    while !core.grants(wish) {
+        drop(core);
+        let goes_on = pause.again();
+        core = shared.lock();
+        if goes_on || core.grants(wish) {
+            continue;
+        }
+        let left = until.map(|until| until.saturating_sub(MonotonicClock.now()));
+        if left.is_some_and(|left| left.is_zero()) {
+            break;
+        }
+        slept = true;
+        core.wait.sleep(Sleeper::Thread, wish);
+        match left {
+            None => shared.arrived.wait(&mut core),
+            Some(left) => _ = shared.arrived.wait_for(&mut core, left.min(WAIT_MAX)),
+        }
+    }
+    core.wait.awake();
+    (core, slept)
+}
+
+/// All values, from here or some from the overflow; `None`: there are none now.
+fn take_all<T>(
+    shared: &Shared<T>,
+    mut core: MutexGuard<'_, Core<T>>,
+    ring: &mut Ring<T>,
+    out: &mut Vec<T>,
+) -> Option<Result<usize, RecvError>> {
+    let count = core.take_all(ring);
+    if count > 0 {
+        shared.vacate(core);
+        ring.pour(out);
+        return Some(Ok(count));
+    }
+    if core.is_drained() {
+        return Some(Err(RecvError::Closed));
+    }
+    let kept = core.kept();
+    drop(core);
+    let count = if kept > 0 { shared.unspill(OVERFLOW_STEP, out) } else { 0 };
+    shared.settle_overflow(count);
+    (count > 0).then_some(Ok(count as usize))
+}

@@ -1,0 +1,145 @@
+//! Events on their way to a sink: whole, counted by target, and without an end that feeds its beginning.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use parking_lot::Mutex;
+
+use super::*;
+use crate::queue::DropReason;
+use crate::queue::batch::{Record, SinkError};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn under(lines: &Lines, log: impl FnOnce()) {
+    let subscriber = tracing_subscriber::fmt().with_ansi(false).without_time().with_writer(lines.clone()).finish();
+    tracing::subscriber::with_default(subscriber, log);
+}
+
+/// A sink that keeps what it was given, unless it is away.
+#[derive(Clone, Default)]
+struct Kept(Arc<Mutex<Vec<Record<Line>>>>, Arc<AtomicBool>);
+
+impl Sink<Line> for Kept {
+    fn write(&mut self, records: &[Record<Line>]) -> Result<(), SinkError> {
+        if self.1.load(Ordering::SeqCst) {
+            return Err(io::Error::other("away").into());
+        }
+        self.0.lock().extend_from_slice(records);
+        Ok(())
+    }
+}
+
+#[test]
+fn lines_arrive_whole_with_level_and_target_and_a_flood_leaves_the_quiet_target_its_share() {
+    let kept = Kept::default();
+    kept.1.store(true, Ordering::SeqCst);
+    let limits = Limits { max_items: 60, max_bytes: MAX_BYTES };
+    let (lines, guard) = Lines::builder(kept.clone()).limits(limits).every(Duration::ZERO).start().expect("a thread");
+    under(&lines, || {
+        tracing::warn!(target: "quiet", answer = 42, "one");
+        for n in 0..10_000 {
+            tracing::info!(target: "flood", n, "again");
+        }
+        (0..5).for_each(|n| tracing::error!(target: "quiet", n, "still heard"));
+    });
+    let stats = lines.queue_stats();
+    let of = |name: &str| stats.producer(name).expect("it came").counters;
+    assert_eq!((of("quiet").accepted.items, of("quiet").dropped_total().items), (6, 0));
+    assert_eq!(of("flood").accepted.items + of("flood").dropped_for(DropReason::Full).items, 10_000);
+    kept.1.store(false, Ordering::SeqCst);
+    let finished = guard.finish(PATIENCE);
+    assert_eq!(finished.left.items, 0);
+    assert!(finished.stats.gaps_total >= 1);
+    let records = kept.0.lock();
+    let Record::Value(first) = &records[0] else { panic!("{:?}", records[0]) };
+    assert_eq!((first.level, &*first.target), (Level::WARN, "quiet"));
+    assert_eq!(String::from_utf8_lossy(&first.text), " WARN quiet: one answer=42\n");
+    let lost: u64 = records
+        .iter()
+        .map(|record| match record {
+            Record::Gap(gap) => {
+                assert_eq!(&*gap.producer, "flood");
+                gap.lost.items
+            }
+            Record::Value(_) => 0,
+        })
+        .sum();
+    assert_eq!(lost, of("flood").dropped_total().items);
+}
+
+#[test]
+fn a_sink_that_logs_neither_waits_for_itself_nor_feeds_itself() {
+    let (lines, guard) = {
+        let own: Arc<Mutex<Option<Lines>>> = Arc::default();
+        let within = Arc::clone(&own);
+        let sink = move |_: &[Record<Line>]| {
+            let lines = within.lock().clone().expect("set before the first line");
+            under(&lines, || tracing::error!("from inside the sink"));
+            Ok::<(), SinkError>(())
+        };
+        let (lines, guard) = Lines::builder(sink).every(Duration::ZERO).start().expect("a thread");
+        *own.lock() = Some(lines.clone());
+        (lines, guard)
+    };
+    under(&lines, || tracing::info!("hello"));
+    let finished = guard.finish(PATIENCE);
+    assert_eq!((finished.stats.written_total.items, finished.is_stuck), (1, false));
+    assert_eq!(lines.figures().own_total, 1);
+    under(&lines, || tracing::info!("after the end"));
+    assert_eq!(lines.queue_stats().total().refused[2].items, 1, "counted as refused by a closed queue");
+}
+
+#[test]
+fn a_long_line_is_cut_and_many_targets_share_the_last_place() {
+    let kept = Kept::default();
+    let (lines, guard) = Lines::builder(kept.clone()).start().expect("a thread");
+    under(&lines, || tracing::info!("{}", "x".repeat(3 * LINE_BYTES)));
+    for n in 0..200 {
+        lines.send(Level::INFO, &format!("target {n}"), b"line\n".to_vec());
+    }
+    assert!(!guard.finish(PATIENCE).is_stuck);
+    let records = kept.0.lock();
+    let Record::Value(long) = &records[0] else { panic!("a line came first") };
+    assert_eq!((long.text.len(), long.text.last(), lines.figures().cut_total), (LINE_BYTES, Some(&b'\n'), 1));
+    assert_eq!(records.len(), 201);
+    let stats = lines.queue_stats();
+    assert_eq!(stats.producers.len(), PRODUCERS_MAX);
+    assert_eq!(stats.producer(OTHERS).expect("always").counters.accepted.items, 201 - (PRODUCERS_MAX as u64 - 1));
+}
+
+/// Takes three bytes at a time and fails every other time.
+#[derive(Clone, Default)]
+struct Hiccup(Arc<Mutex<(Vec<u8>, bool)>>);
+
+impl io::Write for Hiccup {
+    fn write(&mut self, text: &[u8]) -> io::Result<usize> {
+        let mut to = self.0.lock();
+        to.1 = !to.1;
+        if !to.1 {
+            return Err(io::Error::other("not now"));
+        }
+        let count = text.len().min(3);
+        to.0.extend_from_slice(&text[..count]);
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_writer_that_fails_in_the_middle_gets_no_line_twice() {
+    let to = Hiccup::default();
+    let mut sink = ToWriter::new(to.clone());
+    let line = |text: &str| {
+        let text = text.as_bytes().into();
+        Record::Value(Line { at: Duration::ZERO, level: Level::INFO, target: "t".into(), text })
+    };
+    let batch = [line("first line\n"), line("second line\n"), line("third\n")];
+    while sink.write(&batch).is_err() {}
+    while sink.write(&batch[..1]).is_err() {}
+    assert_eq!(String::from_utf8_lossy(&to.0.lock().0), "first line\nsecond line\nthird\nfirst line\n");
+}
