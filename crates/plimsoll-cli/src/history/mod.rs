@@ -22,7 +22,7 @@ pub(crate) const FILE_BYTES_MAX: u64 = 1 << 20;
 /// Time between two lines.
 pub(crate) const EVERY: Duration = Duration::from_secs(60);
 /// Lines that are looked at; of more, evenly some.
-pub(crate) const RECORDS_MAX: usize = 4_096;
+pub(crate) const RECORDS_MAX: usize = 2_048;
 const HEAD: &str = "plimsoll-history 1";
 /// The longest line that is read.
 const LINE_BYTES_MAX: usize = 512;

@@ -154,11 +154,11 @@ fn symbol(line: &str, symbols: &mut HashMap<u64, String>) {
         && let Some(address) = hex(address)
     {
         // jeprof writes where the function begins behind its name: `main<0000000000401202>`.
-        let begin =
-            |at: &usize| name.ends_with('>') && name[at + 1..name.len() - 1].bytes().all(|b| b.is_ascii_hexdigit());
         let name = name.trim();
-        let end = name.rfind('<').filter(begin).unwrap_or(name.len());
-        symbols.insert(address, name[..end].to_owned());
+        let behind = name.strip_suffix('>').and_then(|inner| inner.rsplit_once('<'));
+        let is_address = |begin: &str| !begin.is_empty() && begin.bytes().all(|b| b.is_ascii_hexdigit());
+        let name = behind.filter(|(_, begin)| is_address(begin)).map_or(name, |(name, _)| name);
+        symbols.insert(address, name.to_owned());
     }
 }
 
@@ -205,6 +205,21 @@ mod tests {
             format!("--- symbol\nbinary=/bin/leaky\n0x1010 inner--leak_small\n0x101f main\n---\n--- heap\n{SMALL}");
         let (profile, _) = read(text.as_bytes()).unwrap();
         assert_eq!(profile.key(&profile.entries[0]), "inner ← leak_small ← main");
+    }
+
+    #[test]
+    fn what_jeprof_writes_behind_a_name_is_cut() {
+        // The last was found by fuzzing: blanks before a name, and no letters of one byte.
+        for (line, name) in [
+            ("0x1 main<0000000000401202>", "main"),
+            ("0x1 Vec<T>", "Vec<T>"),
+            ("0x1 f<>", "f<>"),
+            ("0x1 \t\u{fffd}\u{fffd}4.26<0a0a67>", "\u{fffd}\u{fffd}4.26"),
+        ] {
+            let mut symbols = HashMap::new();
+            symbol(line, &mut symbols);
+            assert_eq!(symbols.get(&1).map(String::as_str), Some(name), "{line}");
+        }
     }
 
     #[test]

@@ -11,7 +11,7 @@ use super::{BLOCKS_MAX, Setup};
 const FALL: f64 = 2.5;
 /// … and so many for a restart that nobody marked, which takes at least this part of the value, …
 const RESTART_FALL: f64 = 6.0;
-const RESTART_RATIO: f64 = 0.2;
+const RESTART_RATIO: f64 = 0.05;
 /// … and comes after at least this long: a collector does not wait so long.
 const RESTART_EVERY_SECONDS: f64 = 8.0 * 3_600.0;
 /// Samples on both sides of a restart that it is told by.
@@ -57,8 +57,9 @@ pub(crate) fn prepare(points: &[Point], setup: &Setup) -> Prepared {
     let marked: Vec<&[Point]> = points.chunk_by(|a, b| a.life == b.life).collect();
     let mut lives = Vec::new();
     let mut inferred = 0;
+    let unmarked = points.iter().all(|p| p.life == 0);
     for life in marked {
-        let parts = split(life, &restarts(life));
+        let parts = split(life, &if unmarked { restarts(life) } else { Vec::new() });
         inferred += parts.len() - 1;
         lives.extend(parts);
     }
