@@ -5,7 +5,9 @@
 // plateau    the same, in a cache that drops its oldest beyond 3,000 sessions
 // retention  fills memory outside of the heap ever higher and drops nearly all of it: what is left lies in between
 // inplace    one Map and one Array that exist from the start grow by 20,000 small numbers each
+// documents  25 MB more of documents of 2 KB each (for the safety of captures, not for a day)
 'use strict';
+const crypto = require('node:crypto');
 const fs = require('node:fs');
 const http = require('node:http');
 const [kind, portFile] = process.argv.slice(2);
@@ -55,6 +57,9 @@ const kinds = {
       app.readings.push(n);
     }
   },
+};
+kinds.documents = () => {
+  for (let n = 0; n < 12500; n++) held.push(crypto.randomBytes(1000).toString('hex'));
 };
 if (!kinds[kind]) {
   console.error(`heap-service: no kind ${kind}; one of ${Object.keys(kinds).join(' ')}`);

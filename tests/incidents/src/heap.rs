@@ -1,8 +1,8 @@
 //! Incident 3, its leak part: real Node services (`data/heap-service.cjs`) under `plimsoll run`, captured and judged. One leaks, one
 //! has a cache that fills and stops, one keeps freed memory, one grows in place.
 //!
-//! A *step* is half an hour of load, made at once; a capture follows it, and its digest is dated half an hour after the one before
-//! ([`Course::dated`]). So a day is 49 captures and takes about a minute; the memory, the snapshots and the readers are real.
+//! A *step* is half an hour of load, made at once; a capture follows one or more of them, and its digest is dated as if they had taken
+//! their time ([`Course::dated`]). So a day takes about a minute; the memory, the snapshots and the readers are real.
 //! Nothing waits without a deadline.
 
 use std::io::{Read as _, Write as _};
@@ -18,8 +18,8 @@ use crate::{clock, files, product};
 
 /// The kinds of service, and what each one's day has to be called.
 pub const KINDS: [&str; 4] = ["leak", "plateau", "retention", "inplace"];
-/// Between two captures, in seconds of the service's day.
-pub const INTERVAL_SECONDS: u64 = 1800;
+/// What one step stands for, in seconds of the service's day.
+pub const STEP_SECONDS: u64 = 1800;
 /// When the first capture of a day is dated: 2026-11-26 00:00 UTC.
 const FIRST_UNIX_SECONDS: u64 = 1_795_651_200;
 /// How long Node may take to listen.
@@ -40,16 +40,22 @@ impl HeapService {
     ///
     /// # Errors
     /// A sentence that says why it cannot be run here.
-    pub fn start(kind: &str, flags: &[&str], node_flags: &[&str]) -> Result<HeapService, String> {
+    pub fn start(kind: &str, flags: &[&str]) -> Result<HeapService, String> {
+        HeapService::start_with(kind, flags, |setup| setup)
+    }
+
+    /// The same, set up further.
+    ///
+    /// # Errors
+    /// As [`HeapService::start`].
+    pub fn start_with(kind: &str, flags: &[&str], further: impl FnOnce(Setup) -> Setup) -> Result<HeapService, String> {
         let scratch = tempfile::tempdir().map_err(|error| format!("no temporary directory: {error}"))?;
         let port_file = scratch.path().join("port");
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/heap-service.cjs");
         let (script, port_path) = (script.display().to_string(), port_file.display().to_string());
-        let mut words = vec!["node"];
-        words.extend(node_flags);
-        words.extend([script.as_str(), kind, port_path.as_str()]);
         let name = format!("heap-{kind}");
-        let service = Setup::new(&name, flags).program(&words).ungrouped().start()?;
+        let setup = Setup::new(&name, flags).program(&["node", &script, kind, &port_path]).ungrouped();
+        let service = further(setup).start()?;
         let port =
             clock::wait_for(START, Duration::from_millis(20), || files::text(&port_file).ok()?.trim().parse().ok());
         match port {
@@ -88,6 +94,19 @@ impl HeapService {
         ask(&["heap", "snapshot", &self.name, "--dir", &dir, "--json", "--wait", "5m"]).map(|(value, _)| value)
     }
 
+    /// Its Node process.
+    ///
+    /// # Panics
+    /// When `plimsoll status` tells none.
+    pub fn node(&self) -> u32 {
+        self.service.child()
+    }
+
+    /// `plimsoll status`, its `heap`.
+    pub fn heap_status(&self) -> Value {
+        self.service.status().map_or(Value::Null, |status| status["heap"].clone())
+    }
+
     /// Where its captures are.
     pub fn captures(&self) -> PathBuf {
         self.service.home().join("heap")
@@ -116,21 +135,22 @@ pub struct Course {
 }
 
 impl Course {
-    /// The digests in `captures`, in the order in which they were taken, dated half an hour apart.
+    /// The digests in `captures`, in the order in which they were taken, dated so many seconds apart.
     ///
     /// # Errors
     /// A sentence with the path.
-    pub fn dated(captures: &Path) -> Result<Course, String> {
+    pub fn dated(captures: &Path, interval_seconds: u64) -> Result<Course, String> {
         let dir = tempfile::tempdir().map_err(|error| format!("no temporary directory: {error}"))?;
         let failed = |error: std::io::Error| format!("{}: {error}", captures.display());
         let mut digests: Vec<PathBuf> = std::fs::read_dir(captures)
             .map_err(failed)?
             .filter_map(|entry| Some(entry.ok()?.path()))
             .filter(|path| path.extension().is_some_and(|extension| extension == "digest"))
+            .filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().contains("-asked-")))
             .collect();
         digests.sort();
         for (at, digest) in digests.iter().enumerate() {
-            let unix_ns = (FIRST_UNIX_SECONDS + at as u64 * INTERVAL_SECONDS) * 1_000_000_000;
+            let unix_ns = (FIRST_UNIX_SECONDS + at as u64 * interval_seconds) * 1_000_000_000;
             let text = files::text(digest).map_err(failed)?;
             let dated: Vec<String> = text
                 .lines()
@@ -153,5 +173,157 @@ impl Course {
     pub fn trend(&self) -> Result<Value, String> {
         let dir = self.dir.path().display().to_string();
         ask(&["heap", "trend", &dir, "--json"]).map(|(value, _)| value)
+    }
+}
+
+/// A day of one service: its captures, and what two of them differ by.
+#[derive(Debug)]
+pub struct Day {
+    /// All of them, dated.
+    pub course: Course,
+    /// `plimsoll heap diff --json` of a capture of the first morning and the last one.
+    pub diff: Value,
+    /// Files of the first and the last capture, in bytes: all that the published comparison looked at.
+    pub file_bytes: [u64; 2],
+    /// What the service itself said at the end.
+    pub said: Value,
+}
+
+/// Runs `kind` for a day: `captures` of them, each after `steps` steps.
+///
+/// # Errors
+/// A sentence that says why it cannot be run here, or what did not answer.
+pub fn day(kind: &str, captures: u32, steps: u32) -> Result<Day, String> {
+    let flags = ["--memory", "2G", "--heap", "full", "--heap-every", "24h", "--quiet"];
+    let mut service = HeapService::start(kind, &flags)?;
+    let (mut said, mut ids) = (Value::Null, Vec::new());
+    for _ in 0..captures {
+        for _ in 0..steps {
+            said = service.step()?;
+        }
+        let answer = service.snapshot()?;
+        match (answer["failed"].as_str(), answer["method"].as_str()) {
+            (None, Some("v8-snapshot")) => ids.push(answer["id"].as_str().unwrap_or_default().to_owned()),
+            (why, method) => return Err(format!("{kind}: {method:?}, {why:?}: {}", service.service().stderr())),
+        }
+    }
+    let file = |id: &str| service.captures().join(format!("{id}.heapsnapshot.zst"));
+    let size = |id: &str| std::fs::metadata(file(id)).map_or(0, |meta| meta.len());
+    // The first captures are of a program that still loads and compiles.
+    let (early, late) = match ids.as_slice() {
+        [_, _, early, .., late] => (early, late),
+        _ => return Err(format!("{captures} captures are no day")),
+    };
+    let (before, after) = (file(early).display().to_string(), file(late).display().to_string());
+    let (diff, _) = ask(&["heap", "diff", &before, &after, "--json"])?;
+    let interval = u64::from(steps) * STEP_SECONDS;
+    Ok(Day { course: Course::dated(&service.captures(), interval)?, diff, file_bytes: [size(early), size(late)], said })
+}
+
+/// One capture under a tight or a roomy limit, and what it shows.
+#[derive(Debug)]
+pub struct Safety {
+    /// The method that gave the capture: `v8-snapshot` where a full one was safe.
+    pub method: String,
+    /// What was refused or failed before, in words with figures.
+    pub notes: Vec<String>,
+    /// Bytes of the capture.
+    pub bytes: u64,
+    /// How long it took, in seconds, until its digest was there.
+    pub seconds: f64,
+    /// A digest stands beside it: it was read, whole.
+    pub parsed: bool,
+    /// Kernel OOM kills of the program.
+    pub oom_kills: u64,
+    /// Restarts of the program: 0 when nothing was stopped for memory.
+    pub restarts: u64,
+    /// Captures that followed by themselves.
+    pub further: u64,
+}
+
+/// Fills a Node with `heap_mb` of documents under a kernel limit of `limit_mb` and asks for a full snapshot, once.
+///
+/// # Errors
+/// A sentence that says why it cannot be run here, or what did not answer.
+pub fn safety(heap_mb: u64, limit_mb: u64) -> Result<Safety, String> {
+    let reserve_mb = (limit_mb / 20).max(20);
+    let memory = format!("{}M", limit_mb - reserve_mb);
+    let reserve = format!("{reserve_mb}M");
+    let flags = ["--memory", &memory, "--reserve", &reserve, "--heap", "full", "--heap-every", "1h", "--quiet"];
+    let mut service = HeapService::start_with("documents", &flags, |setup| {
+        setup.environment("NODE_OPTIONS", "--max-old-space-size=2000")
+    })?;
+    // The self-test first, so that what follows is the only capture.
+    let tested = clock::wait_for(START, Duration::from_millis(100), || {
+        service.heap_status()["self_test"].as_str().map(str::to_owned)
+    });
+    if tested.as_deref() != Some("ok") {
+        return Err(format!("the self-test says {tested:?}: {}", service.service().stderr()));
+    }
+    for _ in 0..heap_mb / 25 {
+        service.step()?;
+    }
+    let taken = |service: &HeapService| {
+        let taken = service.heap_status()["taken_total"].clone();
+        taken.as_object().map_or(0, |by| by.values().filter_map(Value::as_u64).sum::<u64>())
+    };
+    let before = taken(&service);
+    let answer = service.snapshot()?;
+    if let Some(why) = answer["failed"].as_str() {
+        return Err(why.to_owned());
+    }
+    // Long enough for the regular look (every 30 s) to see what the snapshot left behind.
+    std::thread::sleep(Duration::from_secs(31));
+    let status = service.service().status().ok_or("no status after the capture")?;
+    let id = answer["id"].as_str().unwrap_or_default().to_owned();
+    Ok(Safety {
+        method: answer["method"].as_str().unwrap_or_default().to_owned(),
+        notes: answer["notes"]
+            .as_array()
+            .map(|all| all.iter().map(|one| one.as_str().unwrap_or_default().to_owned()).collect())
+            .unwrap_or_default(),
+        bytes: answer["bytes"].as_u64().unwrap_or(0),
+        seconds: answer["seconds"].as_f64().unwrap_or(0.0),
+        parsed: service.captures().join(format!("{id}.digest")).is_file(),
+        oom_kills: status["group"]["oom_kills"].as_u64().unwrap_or(0),
+        restarts: status["restarts"]["total"].as_u64().unwrap_or(0),
+        further: taken(&service).saturating_sub(before + 1),
+    })
+}
+
+impl Safety {
+    /// What does not hold of a heap that has room, as sentences; empty when all holds.
+    pub fn roomy(&self) -> Vec<String> {
+        let mut wrong = self.calm();
+        if self.method != "v8-snapshot" {
+            wrong.push(format!("{} instead of a full snapshot: {}", self.method, self.notes.join("; ")));
+        }
+        if !self.parsed {
+            wrong.push(format!("no digest: {}", self.notes.join("; ")));
+        }
+        wrong
+    }
+
+    /// What does not hold of a heap that has no room.
+    pub fn tight(&self) -> Vec<String> {
+        let mut wrong = self.calm();
+        if self.method == "v8-snapshot" {
+            wrong.push("a full snapshot was taken".to_owned());
+        }
+        if !self.notes.iter().any(|note| note.starts_with("v8-snapshot refused") && note.contains("objects")) {
+            wrong.push(format!("no refusal with figures: {:?}", self.notes));
+        }
+        wrong
+    }
+
+    fn calm(&self) -> Vec<String> {
+        let mut wrong = Vec::new();
+        if self.oom_kills > 0 || self.restarts > 0 {
+            wrong.push(format!("{} kernel kills, {} restarts", self.oom_kills, self.restarts));
+        }
+        if self.further > 0 {
+            wrong.push(format!("{} captures followed by themselves", self.further));
+        }
+        wrong
     }
 }

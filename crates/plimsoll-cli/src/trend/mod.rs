@@ -82,12 +82,21 @@ fn judge(digests: &[Digest], kind: Kind, limit_bytes: Option<u64>) -> Option<Jud
     let setup = Setup::default();
     let is_whole =
         |series: &Series| kind == Kind::Total && ["rss", "heap", "live", "memory"].contains(&series.key.as_str());
+    // What the process holds is told from what lives of it, where both were captured.
+    let live = series.iter().find(|one| kind == Kind::Total && ["heap", "live"].contains(&one.key.as_str()));
     let mut verdicts: Vec<VerdictView> = verdict::judge_all(&series, &setup)
         .into_iter()
         .zip(&series)
         .map(|(verdict, series)| {
             let limit = limit_bytes.filter(|_| is_whole(series)).map(|bytes| bytes as f64);
-            view(series, &verdict.with_limit(limit))
+            let (verdict, retention) = match live.filter(|_| series.key == "rss" || series.key == "anon") {
+                Some(live) => {
+                    let split = verdict::split(verdict, series, live, &setup);
+                    (split.rss, split.is_retention)
+                }
+                None => (verdict, false),
+            };
+            VerdictView { retention, ..view(series, &verdict.with_limit(limit)) }
         })
         .collect();
     let keys = verdicts.len();
@@ -138,8 +147,8 @@ pub(crate) fn files(dir: &Path) -> Result<Vec<PathBuf>, Failure> {
     for entry in std::fs::read_dir(dir).map_err(failed)? {
         let entry = entry.map_err(failed)?;
         let is_file = entry.file_type().map_err(failed)?.is_file();
-        let is_part = entry.path().extension().is_some_and(|e| e == "part" || e == "md" || e == "json");
-        if is_file && !is_part {
+        let is_other = entry.path().extension().is_some_and(|e| ["part", "md", "json", "cjs"].iter().any(|o| e == *o));
+        if is_file && !is_other && !has_digest(&entry.path()) {
             let modified = entry.metadata().and_then(|m| m.modified()).ok();
             files.push((modified, entry.path()));
         }
@@ -147,6 +156,14 @@ pub(crate) fn files(dir: &Path) -> Result<Vec<PathBuf>, Failure> {
     files.sort();
     let skipped = files.len().saturating_sub(FILES_MAX);
     Ok(files.split_off(skipped).into_iter().map(|(_, path)| path).collect())
+}
+
+/// Whether the digest of a file stands beside it, as a supervisor puts it there: then that is read, and the file is not.
+fn has_digest(path: &Path) -> bool {
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let stem = name.split('.').next().unwrap_or_default();
+    let digest = path.with_file_name(format!("{stem}.digest"));
+    digest != path && digest.is_file()
 }
 
 #[cfg(test)]

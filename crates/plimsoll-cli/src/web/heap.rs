@@ -121,9 +121,12 @@ async fn diff_analysis(
     read(move || diff::analyse(&shelf, &query, asker).map(Json)).await
 }
 
-async fn trend_json(State(shared): State<Shared>, Extension(asker): Extension<Asker>) -> Answer<Json<trend::Analysis>> {
+async fn trend_json(
+    State(shared): State<Shared>,
+    Extension(asker): Extension<Asker>,
+) -> Answer<Json<serde_json::Value>> {
     let (shelf, limit) = (shelf(&shared)?, limit(&shared));
-    read(move || trend::analyse(&shelf, limit, asker).map(Json)).await
+    read(move || trend::analyse(&shelf, limit, asker).map(|found| Json(crate::trend::json::of(&found)))).await
 }
 
 async fn trend_markdown(State(shared): State<Shared>, Extension(asker): Extension<Asker>) -> Answer<Response<Body>> {

@@ -6,6 +6,7 @@
 //! Exit codes: 0 everything held, 1 something did not, 64 a command line that is not understood, 70 it could not be run here.
 
 mod accounting;
+mod captures;
 mod disk_flood;
 mod disks;
 mod flood;
@@ -59,6 +60,8 @@ enum Bench {
     Many(disks::ManyPlan),
     /// SIGKILL at each system call of the log path and at random moments, then adoption
     Kills(kills::Plan),
+    /// Full heap snapshots where they fit, refusals where they do not, and no kill
+    Captures(captures::Plan),
     /// The same flood and the same leak under pm2 and supervisord
     Peers(peers::Plan),
     /// Account for numbered lines in what `plimsoll logs --json` prints (stdin)
@@ -91,6 +94,7 @@ fn main() -> ExitCode {
         Bench::Stalls(plan) => disks::stalls(plan),
         Bench::Many(plan) => disks::many(plan),
         Bench::Kills(plan) => kills::run(plan),
+        Bench::Captures(plan) => captures::run(plan),
         Bench::Peers(plan) => peers::run(plan),
         Bench::Account(plan) => accounting::run(plan),
         Bench::SlowDisk(plan) => slow::run(plan),

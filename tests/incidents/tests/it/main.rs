@@ -3,6 +3,7 @@
 //! What needs a memory cgroup says so and is skipped where none can be made. Each test that claims protection stands beside
 //! an unprotected control that fails: without it, a test that cannot fail would prove nothing.
 
+mod captures;
 mod controls;
 mod descriptors;
 mod disk;
@@ -11,6 +12,7 @@ mod hot;
 mod incident1;
 mod incident2;
 mod incident3;
+mod incident3_leak;
 mod incident4;
 mod life;
 mod logs;
