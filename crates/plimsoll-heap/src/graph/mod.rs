@@ -1,6 +1,6 @@
 //! A heap as a graph: who holds whom, and how many bytes would go if one went.
 //!
-//! About 0.45 bytes a byte of snapshot at rest, 0.7 at the peak of [`Graph::build`]. Nodes are numbered by *place*, the order of a
+//! About 0.45 bytes a byte of snapshot at rest, 0.7 at the peak of `Graph::build`. Nodes are numbered by *place*, the order of a
 //! depth-first walk; what is kept a node: type, name, id, size, retained size, dominator. Memory ends with the graph.
 
 pub(crate) mod bits;
