@@ -67,7 +67,7 @@ impl fmt::Display for Objects {
         let how = match self {
             Objects::Told(_) => "as the program tells",
             Objects::Learnt(_) => "reckoned from the last snapshot",
-            Objects::Worst(_) => "at worst",
+            Objects::Worst(_) => "at worst; with --heap=profile or full the program tells how many",
         };
         write!(f, "{} objects, {how}", self.count())
     }

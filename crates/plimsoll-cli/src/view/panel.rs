@@ -5,7 +5,7 @@ use jiff::tz::TimeZone;
 use super::bar::{self, Scale};
 use super::report;
 use super::text::{Line, Tone};
-use super::{trend, volume, words};
+use super::{heap, trend, volume, words};
 use crate::snapshot::{DecisionView, RunState, Snapshot};
 
 /// Where the facts begin, after their labels.
@@ -187,6 +187,7 @@ pub(crate) fn details(snapshot: &Snapshot) -> Vec<Line> {
     }
     lines.extend(report::details(snapshot).into_iter().map(|(label, line)| row(label, line)));
     lines.extend(trend::reasons(&snapshot.verdicts).into_iter().map(|reason| row("trend", reason)));
+    lines.extend(snapshot.heap.as_ref().map(|captures| row("heap", heap::facts(captures, snapshot.at_unix))));
     lines.push(row("store", store(snapshot)));
     lines.push(row("plimsoll", itself(snapshot)));
     lines.extend(warnings(snapshot));
