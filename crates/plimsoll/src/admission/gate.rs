@@ -141,6 +141,11 @@ impl Shared {
         self.refused(&mut core, reason, kind)
     }
 
+    /// One that waited was let in, and takes its slot.
+    pub(super) fn let_in(&self, kind: Kind) {
+        self.core.lock().stats.admitted[kind.class as usize] += 1;
+    }
+
     /// A slot is free; `began`: when the work began that was finished with it.
     pub(super) fn release(&self, work: Work, counted: Counted, began: Option<Duration>) {
         let now = self.now();

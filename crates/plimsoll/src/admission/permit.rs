@@ -158,6 +158,9 @@ impl Ticket {
             }
             Outcome::Granted => {
                 state.0 = Outcome::Taken;
+                // The gate's lock is taken before a seat's, never inside it.
+                drop(state);
+                self.shared.let_in(self.kind);
                 let times = (self.seat.came, self.shared.now());
                 let (counted, outer) = (self.counted.take(), self.outer.take());
                 let permit = Permit::slot(&self.shared, self.kind, counted, times, self.deadline, outer);

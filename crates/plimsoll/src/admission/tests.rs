@@ -285,7 +285,7 @@ proptest! {
             prop_assert!(stats.light.waiting <= 2 && stats.heavy.waiting <= 3);
             prop_assert_eq!(stats.light.in_flight + stats.heavy.in_flight, permits.len() as u64);
             prop_assert!(gate.top_peers(3).iter().all(|figures| figures.requests <= 4));
-            prop_assert_eq!(stats.refused_total(), refused);
+            prop_assert_eq!((stats.admitted_total(), stats.refused_total()), (admitted, refused));
             prop_assert_eq!(came, admitted + refused + gone + tickets.len() as u64);
         }
         drop((permits, tickets));

@@ -87,6 +87,7 @@ impl<F: FnMut(&Decision)> Inside<F> {
 
     pub(super) fn run(mut self) {
         self.status.scheduling = raise_own_priority();
+        sit_down_once();
         let at = self.clock.now();
         self.log(Record::Start { at, at_unix: clock::wall() });
         self.log(Record::Policy { at, policy: self.policy });
@@ -249,4 +250,11 @@ fn raise_own_priority() -> Scheduling {
     } else {
         Scheduling::Normal
     }
+}
+
+/// Waits on a lock of its own for a moment. A thread's first wait for a lock makes what all such waits share, on the heap: here, and not
+/// in the middle of sampling, when a reader of the board happens to be in the way.
+fn sit_down_once() {
+    let lock = parking_lot::Mutex::new(());
+    parking_lot::Condvar::new().wait_for(&mut lock.lock(), Duration::from_nanos(1));
 }
