@@ -33,6 +33,7 @@ use plimsoll::clock::{Clock as _, MonotonicClock, wall};
 use plimsoll::gauge::tree::Excluded;
 use plimsoll::units;
 
+use crate::history::keeper::{LEAVE, join_within};
 use crate::layout::Layout;
 use crate::snapshot::CaptureView;
 use crate::supervise::derive::Derived;
@@ -150,10 +151,9 @@ impl Capture {
 impl Drop for CaptureHandle {
     fn drop(&mut self) {
         self.desk.close();
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
-            eprintln!("plimsoll: the capture thread panicked; the supervised program is not affected");
+        if let Some(thread) = self.thread.take() {
+            // It may sit in a write to a disk that stands still; the process ends with it.
+            join_within(thread, LEAVE);
         }
     }
 }

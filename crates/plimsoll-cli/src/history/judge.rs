@@ -1,4 +1,4 @@
-//! The verdicts on one program's figures, from its history. Read and computed on the asker's thread: about 20 ms for a week of
+//! The verdicts on one program's figures, from its history. Read and computed in about 20 ms for a week of
 //! minutes; a caller that is asked often keeps them for [`KEEP`] (60 s).
 
 use std::path::Path;

@@ -1,5 +1,5 @@
 //! The figures of one program over days: a line a minute (about 80 bytes, 115 KB a day) in `DIR/NAME/history.log`, at most two files
-//! of [`FILE_BYTES_MAX`] (1 MiB), so a week and more. Written by the supervise loop with one `write` a line; a kill leaves at most
+//! of [`FILE_BYTES_MAX`] (1 MiB), so a week and more. Written by a thread of its own (`keeper`) with one `write` a line; a kill leaves at most
 //! a torn last line, which is not read. A disk that refuses is counted, and the line is lost.
 //!
 //! ```text
@@ -10,6 +10,7 @@
 //! seven kinds, threads, live bytes. `-` is what could not be read. Lines of other lengths are not read, so fields can be added.
 
 pub(crate) mod judge;
+pub(crate) mod keeper;
 
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};

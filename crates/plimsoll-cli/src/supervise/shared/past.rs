@@ -1,5 +1,5 @@
-//! What is remembered of the program for verdicts: a line each minute, written by the supervise loop after its scan of descriptors;
-//! and the verdicts, computed when somebody asks, on his thread, at most once a minute.
+//! What is remembered of the program for verdicts: a line each minute, handed to the history's thread by the supervise loop after its
+//! scan of descriptors; and the verdicts, as that thread makes them when somebody asks.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,8 +8,8 @@ use parking_lot::Mutex;
 use plimsoll::clock::{Clock as _, wall};
 
 use super::Shared;
-use crate::history::judge::{self, KEEP};
-use crate::history::{EVERY, FIGURES, History, Record};
+use crate::history::keeper::Keeper;
+use crate::history::{EVERY, FIGURES, Record};
 use crate::snapshot::VerdictView;
 use crate::snapshot::report::ReportsView;
 use crate::supervise::facts;
@@ -19,27 +19,20 @@ const EARLY: Duration = Duration::from_secs(5);
 
 /// The history of one supervisor's program.
 pub(crate) struct Past {
-    path: PathBuf,
-    writing: Mutex<Writing>,
-    /// The verdicts, and when they were made.
-    judged: Mutex<Option<(Duration, Vec<VerdictView>)>>,
-}
-
-struct Writing {
-    history: History,
-    last: Option<Duration>,
+    keeper: Keeper,
+    /// When a line was last handed over.
+    last: Mutex<Option<Duration>>,
 }
 
 impl Past {
     /// Continues the file at `path`.
     pub(crate) fn new(path: PathBuf) -> Past {
-        let writing = Writing { history: History::new(path.clone()), last: None };
-        Past { path, writing: Mutex::new(writing), judged: Mutex::default() }
+        Past { keeper: Keeper::start(path), last: Mutex::default() }
     }
 
     /// Lines that the disk refused.
     pub(super) fn unwritten_total(&self) -> u64 {
-        self.writing.lock().history.unwritten_total
+        self.keeper.unwritten_total()
     }
 }
 
@@ -55,7 +48,7 @@ impl Shared {
     pub(crate) fn remember(&self) {
         let now = self.clock.now();
         let due = |last: Option<Duration>| last.is_none_or(|last| now.saturating_sub(last) + EARLY >= EVERY);
-        if !due(self.past.writing.lock().last) {
+        if !due(*self.past.last.lock()) {
             return;
         }
         let inner = self.inner.lock();
@@ -76,22 +69,12 @@ impl Shared {
         figures[10] = Some(facts::threads(&members));
         figures[11] = self.reports().and_then(|reports| live(&reports.view(None), members.len()));
         let record = Record { unix_seconds: wall().as_secs(), life, figures };
-        let mut writing = self.past.writing.lock();
-        writing.history.add(&record);
-        writing.last = Some(now);
+        self.past.keeper.add(record);
+        *self.past.last.lock() = Some(now);
     }
 
-    /// The verdicts on the program's figures; those of a minute ago at most.
+    /// The verdicts on the program's figures; those of a minute ago at most, unless the disk stands still.
     pub(super) fn verdicts(&self) -> Vec<VerdictView> {
-        let now = self.clock.now();
-        let mut judged = self.past.judged.lock();
-        match judged.as_ref() {
-            Some((at, verdicts)) if now.saturating_sub(*at) < KEEP => verdicts.clone(),
-            _ => {
-                let verdicts = judge::of_file(&self.past.path, self.budget().0);
-                *judged = Some((now, verdicts.clone()));
-                verdicts
-            }
-        }
+        self.past.keeper.verdicts(self.budget().0)
     }
 }
