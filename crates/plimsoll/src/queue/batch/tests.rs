@@ -352,7 +352,9 @@ fn what_overflows_is_written_behind_what_was_in_memory_and_settled_only_then() {
         .expect("a thread");
     (0..1000).for_each(|n| assert!(sender.send(format!("{n:03}")).is_ok()));
     assert_eq!(shelf.1.load(Ordering::SeqCst), 0);
-    assert!(sender.stats().overflow.kept_items >= 900);
+    let stats = sender.stats();
+    // Up to 256 of them may be in the batcher's hand again by now, which is kept as long as the sink is away.
+    assert!(stats.overflow.taken_total.items >= 900, "{stats:?}");
     table.away(false);
     let finished = batcher.finish(PATIENCE);
     assert_eq!((finished.left.items, finished.stats.written_total.items), (0, 1000));
