@@ -46,10 +46,11 @@ const kinds = {
     }
   },
   retention() {
-    // Each wave is 2 MB higher than the last; every 64th block of it is kept until the next one.
+    // Each wave is 2 MB higher than the last; of each, 64 blocks that lie far apart are kept until the next one.
     const wave = [];
     for (let n = 0; n < 512 * (steps + 8); n++) wave.push(Buffer.allocUnsafeSlow(4000).fill(1));
-    held = wave.filter((_, n) => n % 64 === 0);
+    const apart = Math.floor(wave.length / 64);
+    held = wave.filter((_, n) => n % apart === 0).slice(0, 64);
   },
   inplace() {
     for (let n = 0; n < 20000; n++) {

@@ -9,16 +9,20 @@ use std::path::{Path, PathBuf};
 use plimsoll_heap::digest::{Digest, Kind};
 use plimsoll_heap::series::{Series, of_digests};
 use plimsoll_heap::trend::Setup;
-use plimsoll_heap::verdict::{self, State};
+use plimsoll_heap::verdict::{self, State, Verdict};
 
 use crate::exit::Failure;
 use crate::history::judge::{rank, view};
 use crate::snapshot::VerdictView;
+use crate::view::words;
 
 /// Files of a directory that are read.
 pub(crate) const FILES_MAX: usize = 10_000;
 /// Verdicts that are kept of each kind.
 const KEPT: usize = 50;
+/// Growth of one key over the time judged below this part of all that is held does not matter: one of hundreds of keys always
+/// creeps.
+const MATTERS_RATIO: f64 = 0.01;
 
 /// One file that was read.
 #[derive(Clone, Debug)]
@@ -57,7 +61,8 @@ pub(crate) fn analyse(mut samples: Vec<Sample>, limit_bytes: Option<u64>) -> Ana
     let lives = number_lives(&mut samples);
     let digests: Vec<Digest> = samples.iter().map(|sample| sample.digest.clone()).collect();
     let kinds = [Kind::Total, Kind::Owner, Kind::Stack, Kind::Class, Kind::Mapping];
-    let judged: Vec<Judged> = kinds.into_iter().filter_map(|kind| judge(&digests, kind, limit_bytes)).collect();
+    let held = samples.last().map_or(0, json::held_bytes) as f64;
+    let judged: Vec<Judged> = kinds.into_iter().filter_map(|kind| judge(&digests, kind, held, limit_bytes)).collect();
     let overall = overall(&judged);
     Analysis { samples, judged, overall, lives }
 }
@@ -74,7 +79,7 @@ fn number_lives(samples: &mut [Sample]) -> usize {
     usize::try_from(life).unwrap_or(usize::MAX).max(1)
 }
 
-fn judge(digests: &[Digest], kind: Kind, limit_bytes: Option<u64>) -> Option<Judged> {
+fn judge(digests: &[Digest], kind: Kind, held: f64, limit_bytes: Option<u64>) -> Option<Judged> {
     let series = of_digests(digests, kind);
     if series.is_empty() {
         return None;
@@ -96,6 +101,7 @@ fn judge(digests: &[Digest], kind: Kind, limit_bytes: Option<u64>) -> Option<Jud
                 }
                 None => (verdict, false),
             };
+            let verdict = if kind == Kind::Total { verdict } else { weighed(verdict, held) };
             VerdictView { retention, ..view(series, &verdict.with_limit(limit)) }
         })
         .collect();
@@ -103,6 +109,17 @@ fn judge(digests: &[Digest], kind: Kind, limit_bytes: Option<u64>) -> Option<Jud
     sort(&mut verdicts);
     verdicts.truncate(KEPT);
     Some(Judged { kind, verdicts, keys })
+}
+
+/// A part that grows by next to nothing of the whole is stable, whatever the statistics say of it alone.
+fn weighed(mut verdict: Verdict, held: f64) -> Verdict {
+    let Some(growth) = verdict.trend.as_ref().map(|trend| trend.growth) else { return verdict };
+    if verdict.state >= State::Growing && growth < MATTERS_RATIO * held {
+        verdict.state = State::Stable;
+        let of = format!("{} of {}", words::size(growth.max(0.0) as u64), words::size(held as u64));
+        verdict.reasons.insert(0, format!("creeps, by {of}: too little to matter"));
+    }
+    verdict
 }
 
 /// Leaks first; among them, the fastest; among what does not grow, the largest.
@@ -209,6 +226,23 @@ pub(crate) mod tests {
         assert_eq!(owners.verdicts[1].state, "stable");
         let heap = &found.judged[0].verdicts[0];
         assert!(heap.time_to_limit_seconds.is_some(), "{heap:?}");
+    }
+
+    #[test]
+    fn a_key_that_creeps_beside_a_large_heap_is_no_leak() {
+        let at = |hour: u64| {
+            let rows = [
+                (Kind::Owner, "small → Map", 8e3 + 300.0 * hour as f64),
+                (Kind::Owner, "app.catalog → Array", 9e6),
+                (Kind::Total, "heap", 9e6),
+            ];
+            sample(hour, 5, &rows)
+        };
+        let found = analyse((0..40).map(at).collect(), None);
+        assert_eq!(found.overall, State::Stable, "{found:?}");
+        let owners = found.judged.iter().find(|judged| judged.kind == Kind::Owner).unwrap();
+        let small = owners.verdicts.iter().find(|verdict| verdict.key == "small → Map").unwrap();
+        assert!(small.reasons[0].starts_with("creeps, by"), "{small:?}");
     }
 
     #[test]
