@@ -10,7 +10,11 @@
 const crypto = require('node:crypto');
 const fs = require('node:fs');
 const http = require('node:http');
+const v8 = require('node:v8');
+const vm = require('node:vm');
 const [kind, portFile] = process.argv.slice(2);
+v8.setFlagsFromString('--expose-gc');
+const collect = vm.runInNewContext('gc');
 
 class Session {
   constructor(id) {
@@ -47,10 +51,12 @@ const kinds = {
   },
   retention() {
     // Each wave is 2 MB higher than the last; of each, 64 blocks that lie far apart are kept until the next one.
-    const wave = [];
+    let wave = [];
     for (let n = 0; n < 512 * (steps + 8); n++) wave.push(Buffer.allocUnsafeSlow(4000).fill(1));
     const apart = Math.floor(wave.length / 64);
-    held = wave.filter((_, n) => n % apart === 0).slice(0, 64);
+    held = wave.filter((_, n) => n % apart === 0).slice(-64);
+    wave = undefined;
+    collect();
   },
   inplace() {
     for (let n = 0; n < 20000; n++) {

@@ -18,6 +18,8 @@ use crate::{clock, files, product};
 
 /// The kinds of service, and what each one's day has to be called.
 pub const KINDS: [&str; 4] = ["leak", "plateau", "retention", "inplace"];
+/// How an error begins that is the machine's and not the program's.
+pub const SKIP: &str = "cannot be run here";
 /// What one step stands for, in seconds of the service's day.
 pub const STEP_SECONDS: u64 = 1800;
 /// When the first capture of a day is dated: 2026-11-26 00:00 UTC.
@@ -58,9 +60,17 @@ impl HeapService {
         let service = further(setup).start()?;
         let port =
             clock::wait_for(START, Duration::from_millis(20), || files::text(&port_file).ok()?.trim().parse().ok());
-        match port {
-            Some(port) => Ok(HeapService { service, name, port }),
-            None => Err(format!("node does not listen within {START:?}: {}", service.stderr())),
+        let Some(port) = port else {
+            return Err(format!("node does not listen within {START:?}: {}", service.stderr()));
+        };
+        let service = HeapService { service, name, port };
+        // Node may be up before its supervisor has taken notice; its first capture says that it has.
+        let known = clock::wait_for(START, Duration::from_millis(50), || {
+            service.heap_status()["self_test"].as_str().map(str::to_owned)
+        });
+        match known {
+            Some(_) => Ok(service),
+            None => Err(format!("no self-test within {START:?}: {}", service.service.stderr())),
         }
     }
 
@@ -275,6 +285,9 @@ pub fn safety(heap_mb: u64, limit_mb: u64) -> Result<Safety, String> {
     // Long enough for the regular look (every 30 s) to see what the snapshot left behind.
     std::thread::sleep(Duration::from_secs(31));
     let status = service.service().status().ok_or("no status after the capture")?;
+    if status["group"]["kind"] == "tree" {
+        return Err(format!("{SKIP}: no cgroup of its own: {}", status["group"]["why_not"]));
+    }
     let id = answer["id"].as_str().unwrap_or_default().to_owned();
     Ok(Safety {
         method: answer["method"].as_str().unwrap_or_default().to_owned(),

@@ -28,15 +28,24 @@ fn tested(service: &HeapService) -> String {
     found.expect("a self-test")
 }
 
+/// The safety of one capture, or `None` after saying why it cannot be seen here.
+fn safety(heap_mb: u64, limit_mb: u64) -> Option<heap::Safety> {
+    match heap::safety(heap_mb, limit_mb) {
+        Ok(shown) => Some(shown),
+        Err(why) if why.starts_with(heap::SKIP) => or_skip(Err(why)),
+        Err(why) => panic!("{why}"),
+    }
+}
+
 #[test]
 fn a_snapshot_that_fits_is_taken_and_one_that_does_not_is_refused_with_its_figures() {
     let _turn = turn();
     if !node_is_here() {
         return;
     }
-    let Some(roomy) = or_skip(heap::safety(100, 1024)) else { return };
+    let Some(roomy) = safety(100, 1024) else { return };
     assert_eq!(roomy.roomy(), Vec::<String>::new(), "{roomy:?}");
-    let Some(tight) = or_skip(heap::safety(300, 400)) else { return };
+    let Some(tight) = safety(300, 400) else { return };
     assert_eq!(tight.tight(), Vec::<String>::new(), "{tight:?}");
     assert_eq!(tight.method, "profile", "the cheap signal: {tight:?}");
 }
@@ -48,7 +57,7 @@ fn a_program_killed_while_it_writes_leaves_a_failed_capture_and_no_file() {
         return;
     }
     let flags = ["--memory", "1500M", "--heap", "full", "--heap-every", "1h", "--quiet", "--restart", "never"];
-    let Some(service) = or_skip(HeapService::start("leak", &flags)) else { return };
+    let service = HeapService::start("leak", &flags).unwrap_or_else(|why| panic!("{why}"));
     assert_eq!(tested(&service), "ok");
     for _ in 0..30 {
         service.step().expect("a step");
@@ -96,7 +105,7 @@ fn a_full_disk_refuses_before_anything_is_written() {
     let Some(disk) = or_skip(Tmpfs::mount(200 << 20)) else { return };
     let flags = ["--memory", "900M", "--heap", "full", "--heap-every", "1h", "--quiet"];
     let service = HeapService::start_with("leak", &flags, |setup| setup.dir(disk.path()));
-    let Some(service) = or_skip(service) else { return };
+    let service = service.unwrap_or_else(|why| panic!("{why}"));
     assert_eq!(tested(&service), "ok", "a cheaper one is taken");
     let answer = service.snapshot().expect("an answer");
     let notes = answer["notes"].to_string();
