@@ -202,6 +202,15 @@ fn a_rust_service_is_profiled_by_itself_and_by_its_allocator() {
     let rows = rows(&service.home().join("heap").join(format!("{id}.heap")));
     let held: f64 = rows.iter().filter(|row| row["kind"] == "stack").filter_map(|row| row["bytes"].as_f64()).sum();
     assert!((held / 30e6 - 1.0).abs() < 0.15, "30 MB are kept, {held:.0} are told: {rows:?}");
+    // Its own functions are named, by its own file: a third is kept in one, the rest in the other.
+    for (function, bytes) in [("plimsoll_leaky::keep_sessions", 10e6), ("plimsoll_leaky::keep_pages", 20e6)] {
+        let told = bytes_of(&rows, function);
+        assert!((told / bytes - 1.0).abs() < 0.2, "{bytes:.0} are kept in {function}, {told:.0} are told: {rows:?}");
+    }
+    // So does its digest, which outlives the file.
+    let digest = service.home().join("heap").join(format!("{id}.digest"));
+    let digest = plimsoll_incidents::files::text(&digest).expect("a digest");
+    assert!(digest.contains("plimsoll_leaky::keep_pages"), "{digest}");
     drop(service);
 
     // By jemalloc itself: it writes when its mappings reach a new high.

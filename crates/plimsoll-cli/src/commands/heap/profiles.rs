@@ -1,10 +1,11 @@
-//! Profiles of every format but V8's graph, compared with error bars. What differs by no more than sampling makes it is
+//! Profiles of every format but V8's graph: who holds the most, and two of them compared, with error bars. What differs by no more than sampling makes it is
 //! below a line of its own.
 
 use std::path::Path;
 use std::process::ExitCode;
 
 use plimsoll_heap::format::Format;
+use plimsoll_heap::profile::Profile;
 use plimsoll_heap::profile::diff::{Change, Diff, Fate, NOISE_WIDTH, diff};
 use serde_json::{Value, json};
 
@@ -12,6 +13,8 @@ use super::input::Input;
 use super::open::profile;
 use super::table::Table;
 use crate::exit::{self, Failure};
+use crate::symbols::Symbols;
+use crate::view::heap::ChangeRow;
 use crate::view::text::{self, Line, Tone};
 use crate::view::words;
 
@@ -27,12 +30,13 @@ pub(super) struct Asked<'a> {
     pub(super) after: &'a Path,
     pub(super) limit: usize,
     pub(super) fail_on_growth: Option<u64>,
+    pub(super) symbols: &'a Symbols,
     pub(super) json: bool,
 }
 
 /// Compares two profiles.
 pub(super) fn compare(asked: &Asked<'_>, before: Input, after: Input) -> Result<ExitCode, Failure> {
-    let (before, after) = (profile(before)?, profile(after)?);
+    let (before, after) = (profile(before, asked.symbols)?, profile(after, asked.symbols)?);
     let found = diff(&before, &after).map_err(|why| Failure::new(format!("these do not compare: {why}")))?;
     let over = |change: &&Change| {
         let grew = u64::try_from(change.delta_bytes()).ok().filter(|_| !change.is_noise());
@@ -51,6 +55,78 @@ pub(super) fn compare(asked: &Asked<'_>, before: Input, after: Input) -> Result<
             Ok(ExitCode::from(exit::FAILURE))
         }
         None => Ok(ExitCode::SUCCESS),
+    }
+}
+
+/// Who holds the most in one profile: `heap top` of what has no graph.
+pub(super) fn top(input: Input, limit: usize, symbols: &Symbols, json: bool) -> Result<ExitCode, Failure> {
+    let (name, format) = (input.path.display().to_string(), input.format.map_or("profile", Format::name));
+    let profile = profile(input, symbols)?;
+    if json {
+        super::print_json(&top_as_json(&profile))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let rows = profile.rows();
+    let total = profile.bytes();
+    let error = |variance: f64| match (NOISE_WIDTH * variance.max(0.0).sqrt()) as u64 {
+        0 => String::new(),
+        bytes => format!(" ± {}", words::size(bytes)),
+    };
+    let whole = format!("{}{}", words::size(total as u64), error(profile.sampling.variance(total)));
+    let objects = words::plural(profile.count() as u64, "object", "objects");
+    let said = if profile.kind.word() == "mapping" { whole } else { format!("{whole} in {objects}") };
+    let mut lines = vec![
+        Line::new().add(Tone::Strong, name).plain(format!(": {said}")).add(Tone::Dim, format!(", a {format}")),
+        Line::new(),
+    ];
+    let mut table = Table::new(&["HELD", "SHARE", "COUNT", head(profile.kind.word())]);
+    let share = |bytes: u64| format!("{:.1} %", 100.0 * bytes as f64 / total.max(1.0));
+    for row in rows.iter().take(limit) {
+        table.row(vec![
+            (Tone::Plain, format!("{}{}", words::size(row.bytes), error(row.variance))),
+            (Tone::Plain, share(row.bytes)),
+            (Tone::Dim, words::count(row.count)),
+            (Tone::Strong, row.key.clone()),
+        ]);
+    }
+    let rest = &rows[rows.len().min(limit)..];
+    if !rest.is_empty() {
+        let bytes: u64 = rest.iter().map(|row| row.bytes).sum();
+        table.row(vec![
+            (Tone::Dim, words::size(bytes)),
+            (Tone::Dim, share(bytes)),
+            (Tone::Dim, words::count(rest.iter().map(|row| row.count).sum())),
+            (Tone::Dim, format!("({} more)", words::count(rest.len() as u64))),
+        ]);
+    }
+    lines.extend(table.lines());
+    print!("{}", text::write_lines(&lines, text::colour_for_stdout()));
+    Ok(ExitCode::SUCCESS)
+}
+
+fn top_as_json(profile: &Profile) -> Value {
+    let row = |row: &plimsoll_heap::digest::Row| {
+        json!({
+            "key": row.key,
+            "bytes": row.bytes,
+            "count": row.count,
+            "noise_bytes": NOISE_WIDTH * row.variance.max(0.0).sqrt(),
+        })
+    };
+    json!({
+        "kind": profile.kind.word(),
+        "total_bytes": profile.bytes() as u64,
+        "objects": profile.count() as u64,
+        "rows": profile.rows().iter().map(row).collect::<Vec<_>>(),
+    })
+}
+
+/// What the last column of a table is called.
+fn head(kind: &str) -> &'static str {
+    match kind {
+        "class" => "CLASS",
+        "mapping" => "MAPPING",
+        _ => "ALLOCATED AT",
     }
 }
 
@@ -78,12 +154,7 @@ fn told(asked: &Asked<'_>, found: &Diff) -> Vec<Line> {
 }
 
 fn table(found: &Diff, changes: &[&Change], limit: usize) -> Vec<Line> {
-    let head = match found.kind.word() {
-        "class" => "CLASS",
-        "mapping" => "MAPPING",
-        _ => "ALLOCATED AT",
-    };
-    let mut table = Table::new(&["GROWTH", "BEFORE", "AFTER", "COUNT", head]);
+    let mut table = Table::new(&["GROWTH", "BEFORE", "AFTER", "COUNT", head(found.kind.word())]);
     for change in changes.iter().take(limit) {
         let grew = change.delta_bytes() > 0;
         let tone = match (change.is_noise(), grew) {
@@ -126,25 +197,12 @@ fn signed(bytes: i64) -> String {
 }
 
 fn as_json(found: &Diff, exceeded: Option<&str>) -> Value {
-    let change = |change: &Change| {
-        json!({
-            "key": change.key,
-            "beforeBytes": change.before_bytes,
-            "afterBytes": change.after_bytes,
-            "deltaBytes": change.delta_bytes(),
-            "errorBytes": change.error_bytes,
-            "noise": change.is_noise(),
-            "beforeCount": change.before_count,
-            "afterCount": change.after_count,
-            "deltaCount": change.delta_count(),
-            "fate": format!("{:?}", change.fate).to_lowercase(),
-        })
-    };
+    let row = |change: &Change| ChangeRow::of(found.kind, change, Some(change.key.clone()));
     json!({
         "kind": found.kind.word(),
-        "total": change(&found.total),
+        "total": row(&found.total),
         "notes": found.notes,
-        "changes": found.changes.iter().map(change).collect::<Vec<_>>(),
+        "rows": found.changes.iter().map(row).collect::<Vec<_>>(),
         "exceeded": exceeded,
     })
 }
