@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use plimsoll_heap::diff::{self, Amount, ClassDiff, Diff, DiffError, OwnerDiff};
+use plimsoll_heap::format::Format;
 use serde_json::{Value, json};
 
 use super::input::{Input, unreadable};
@@ -44,11 +45,14 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
     let (before, after) = (Input::open(&args.before)?, Input::open(&args.after)?);
-    if profiles::reads(before.format) && profiles::reads(after.format) {
+    let is_digest = |input: &Input| input.format == Some(Format::Digest);
+    let digests = is_digest(&before) || is_digest(&after);
+    if digests || profiles::reads(before.format) && profiles::reads(after.format) {
         let Args { before: from, after: to, limit, fail_on_growth, symbols, json } = args;
         let asked =
             Asked { before: from, after: to, limit: *limit, fail_on_growth: *fail_on_growth, symbols, json: *json };
-        return profiles::compare(&asked, before, after);
+        let compare = if digests { profiles::compare_digests } else { profiles::compare };
+        return compare(&asked, before, after);
     }
     before.expect_v8()?;
     after.expect_v8()?;

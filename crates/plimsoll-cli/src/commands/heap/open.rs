@@ -44,18 +44,30 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
-    let input = Input::open(&args.file)?;
-    let (format, packing, file_bytes) = (input.format, input.packing, input.file_bytes);
-    let digest = digest(input, &args.symbols)?;
-    if let Some(path) = &args.save_digest {
+    let Args { file, limit, save_digest, symbols, json } = args;
+    answer(Input::open(file)?, *limit, save_digest.as_deref(), symbols, *json)
+}
+
+/// What is in a file, as its digest has it.
+pub(super) fn answer(
+    input: Input,
+    limit: usize,
+    save_digest: Option<&Path>,
+    symbols: &Symbols,
+    json: bool,
+) -> Result<ExitCode, Failure> {
+    let (format, packing, file_bytes, name) =
+        (input.format, input.packing, input.file_bytes, input.path.display().to_string());
+    let digest = digest(input, symbols)?;
+    if let Some(path) = save_digest {
         save(path, &digest)?;
     }
     let format = format.map_or("unknown", Format::name);
-    if args.json {
+    if json {
         super::print_json(&as_json(format, packing, file_bytes, &digest))?;
     } else {
-        let mut lines = vec![headline(args, format, packing, file_bytes)];
-        lines.extend(rows(&digest, args.limit));
+        let mut lines = vec![headline(&name, format, packing, file_bytes)];
+        lines.extend(rows(&digest, limit));
         print!("{}", text::write_lines(&lines, text::colour_for_stdout()));
     }
     Ok(ExitCode::SUCCESS)
@@ -110,7 +122,11 @@ pub(super) fn profile(input: Input, symbols: &Symbols) -> Result<Profile, Failur
         warnings.retain(|warning| warning.what != parse::jemalloc::NO_SYMBOLS);
     }
     super::warn(&path, &naming.notes);
-    let told = |one: &parse::Warning| format!("{} ({} times, first at byte {})", one.what, one.times, one.first_offset);
+    let told = |one: &parse::Warning| match (one.times, one.first_offset) {
+        (1, 0) => one.what.to_owned(),
+        (1, at) => format!("{} (at byte {at})", one.what),
+        (times, at) => format!("{} ({times} times, first at byte {at})", one.what),
+    };
     super::warn(&path, &warnings.iter().map(told).collect::<Vec<_>>());
     Ok(profile)
 }
@@ -128,14 +144,14 @@ fn save(path: &Path, digest: &Digest) -> Result<(), Failure> {
     std::fs::rename(&part, path).map_err(failed)
 }
 
-fn headline(args: &Args, format: &str, packing: Option<Packing>, file_bytes: Option<u64>) -> Line {
+fn headline(name: &str, format: &str, packing: Option<Packing>, file_bytes: Option<u64>) -> Line {
     let packed = match packing {
         Some(Packing::Gzip) => ", packed by gzip",
         Some(Packing::Zstd) => ", packed by zstd",
         None => "",
     };
     let size = file_bytes.map(|bytes| format!(", {}", words::size(bytes))).unwrap_or_default();
-    Line::new().add(Tone::Strong, args.file.display().to_string()).plain(format!(": {format}{packed}{size}"))
+    Line::new().add(Tone::Strong, name).plain(format!(": {format}{packed}{size}"))
 }
 
 /// A table for each kind of row that there is.

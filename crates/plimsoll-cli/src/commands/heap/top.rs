@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use plimsoll_heap::format::Format;
 use plimsoll_heap::graph::owners::Owner;
 use plimsoll_heap::summary::{ClassRow, Large, Summary};
 use serde_json::{Value, json};
@@ -38,6 +39,9 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
     let input = Input::open(&args.file)?;
     if profiles::reads(input.format) {
         return profiles::top(input, args.limit, &args.symbols, args.json);
+    }
+    if input.format == Some(Format::Digest) {
+        return super::open::answer(input, args.limit, None, &args.symbols, args.json);
     }
     let file_bytes = input.file_bytes;
     let graph = input.graph()?;

@@ -99,6 +99,12 @@ fn lines(args: &Args, analysis: &Analysis) -> Vec<Line> {
             .add(told::tone(word), word)
             .add(Tone::Dim, format!("  {count} over {}{lives}", words::seconds(span))),
     ];
+    if analysis.overall == State::InsufficientData {
+        let longest = analysis.judged.iter().flat_map(|judged| &judged.verdicts).max_by_key(|verdict| verdict.readings);
+        let why = longest.and_then(|verdict| verdict.reasons.first());
+        lines.extend(why.map(|why| Line::new().plain(format!("{why}. Two of them compare: plimsoll heap diff"))));
+        return lines;
+    }
     for judged in &analysis.judged {
         let head = match judged.kind.word() {
             "owner" => "HELD BY",
