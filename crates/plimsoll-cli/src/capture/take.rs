@@ -210,7 +210,7 @@ fn v8(context: &mut Context, target: &Target) -> Result<Taken, Nothing> {
         ),
     );
     context.attribute(cleared.need_bytes);
-    match node::snapshot(target.pid, &setup, &*context.desk) {
+    match node::snapshot(target.pid, &setup, node::Patience::default(), &*context.desk) {
         Ok(path) => Ok((path, Format::V8Snapshot, Some(cleared))),
         Err(why) => {
             context.attribute(0);
