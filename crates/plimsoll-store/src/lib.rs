@@ -90,7 +90,7 @@ pub use hot::{DEFAULT_HOT_BYTES, HotStats, HotWindow};
 pub use intake::{Intake, Landed};
 pub use level::LogLevel;
 pub use open::{Closed, Heartbeat, Recovery, Store, open};
-pub use query::{Coverage, Cursor, DEFAULT_PATTERN_BYTES, Entry, EntryKind, Find, Pattern, Query, Reader};
+pub use query::{Counted, Coverage, Cursor, DEFAULT_PATTERN_BYTES, Entry, EntryKind, Find, Pattern, Query, Reader};
 pub use rate::{Rate, RateLimit};
 pub use recover::Interrupted;
 pub use settings::{
