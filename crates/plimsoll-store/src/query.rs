@@ -159,10 +159,7 @@ impl Reader {
         let (mut by_row, mut read) = (Counted::default(), Counted::default());
         let mut take_row = |row: &Row| row.counted(query).inspect(|counted| by_row.add(*counted)).is_some();
         self.read_but(query, None, &mut take_row, &mut |entry| {
-            read.add(match entry.kind {
-                EntryKind::Line { .. } => Counted { lines: 1, ..Counted::default() },
-                EntryKind::Gap { lines, .. } => Counted { lines: 0, gaps: 1, gap_lines: lines },
-            });
+            read.count(&entry);
             ControlFlow::Continue(())
         })?;
         read.add(by_row);

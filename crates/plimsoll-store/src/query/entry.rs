@@ -74,6 +74,14 @@ pub struct Counted {
 }
 
 impl Counted {
+    /// Counts one more entry.
+    pub fn count(&mut self, entry: &Entry<'_>) {
+        self.add(match entry.kind {
+            EntryKind::Line { .. } => Counted { lines: 1, ..Counted::default() },
+            EntryKind::Gap { lines, .. } => Counted { lines: 0, gaps: 1, gap_lines: lines },
+        });
+    }
+
     pub(super) fn add(&mut self, more: Counted) {
         self.lines += more.lines;
         self.gaps += more.gaps;

@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::ops::ControlFlow;
 use std::process::ExitCode;
 
-use plimsoll_store::{Counted, EntryKind, Query, Reader};
+use plimsoll_store::{Counted, Query, Reader, StoreError};
 use serde_json::json;
 
 use crate::exit::Failure;
@@ -32,17 +32,11 @@ pub(super) fn run(layout: &Layout, query: &Query, as_json: bool) -> Result<ExitC
     Ok(ExitCode::SUCCESS)
 }
 
-fn count(layout: &Layout, query: &Query) -> Result<Counted, plimsoll_store::StoreError> {
+fn count(layout: &Layout, query: &Query) -> Result<Counted, StoreError> {
     let mut reader = Reader::open(&layout.home())?;
     let mut all = reader.count(query)?;
     reader.pending(query, &mut |entry| {
-        match entry.kind {
-            EntryKind::Line { .. } => all.lines += 1,
-            EntryKind::Gap { lines, .. } => {
-                all.gaps += 1;
-                all.gap_lines += lines;
-            }
-        }
+        all.count(&entry);
         ControlFlow::Continue(())
     })?;
     Ok(all)
