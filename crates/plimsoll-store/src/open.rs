@@ -108,7 +108,7 @@ pub struct Closed {
 /// The life of an open store: its figures, its end. Dropping it is `close` without time: threads end, ring and spool keep what they hold.
 #[derive(Debug)]
 pub struct Store {
-    core: Arc<Core>,
+    pub(crate) core: Arc<Core>,
     spooler: Option<JoinHandle<()>>,
     sealer: Option<JoinHandle<()>>,
     _lock: File,
