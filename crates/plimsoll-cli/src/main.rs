@@ -13,6 +13,7 @@ mod layout;
 mod output;
 mod snapshot;
 mod supervise;
+mod symbols;
 mod tail;
 mod trend;
 mod view;

@@ -45,6 +45,30 @@ impl Packing {
 }
 
 impl Format {
+    /// What is captured of programs: all of them but [`Format::Digest`], which is made of them.
+    pub const CAPTURED: [Format; 6] =
+        [Format::V8Snapshot, Format::V8Profile, Format::Pprof, Format::Jemalloc, Format::JvmHistogram, Format::Smaps];
+
+    /// How the names of its files end, without packing.
+    #[must_use]
+    pub const fn extension(self) -> &'static str {
+        match self {
+            Format::V8Snapshot => "heapsnapshot",
+            Format::V8Profile => "heapprofile",
+            Format::Pprof => "pb.gz",
+            Format::Jemalloc => "heap",
+            Format::JvmHistogram => "histogram",
+            Format::Smaps => "smaps",
+            Format::Digest => "digest",
+        }
+    }
+
+    /// The captured format of that extension.
+    #[must_use]
+    pub fn from_extension(extension: &str) -> Option<Format> {
+        Format::CAPTURED.into_iter().find(|format| format.extension() == extension)
+    }
+
     /// What people call it.
     #[must_use]
     pub fn name(self) -> &'static str {

@@ -1,9 +1,9 @@
 //! Ten million lines: what questions cost the store, and what they cost `grep` and `zstdgrep` over files, SQLite rows with `LIKE`, and
 //! FTS5, in the same run on the same lines. Also the newest ten lines and a cursor's poll at 10,000 lines and at all of them.
 //!
-//! `cargo bench -p plimsoll-store --bench query -- [lines] [directory]`; default 10,000,000 lines of 200 bytes, words drawn uniformly from
+//! `cargo bench -p plimsoll-store --bench query -- [lines] [directory [keep]]`; default 10,000,000 lines of 200 bytes, words drawn uniformly from
 //! 20,000 with a fixed seed, each line with a number of its own, over 24 hours. Needs 7 GB of disk below the directory (default: the
-//! temporary one), which it gives back. FTS5 gets a tenth of the lines (it takes a minute a million), and is asked over these.
+//! temporary one), which it gives back; with `keep` it stays, and the next run with the same words only asks. FTS5 gets a tenth of the lines (it takes a minute a million), and is asked over these.
 //!
 //! What `grep` counts and what the store finds must be the same, but for the last hour, where `grep` knows four digits of the number.
 #![allow(clippy::disallowed_methods)] // a benchmark reads the clock and its own files
@@ -34,14 +34,25 @@ fn main() -> Outcome<()> {
     let mut args = std::env::args().skip(1).filter(|arg| arg != "--bench");
     let lines: u64 = args.next().map_or(Ok(10_000_000), |arg| arg.parse())?;
     let base = args.next().map_or_else(std::env::temp_dir, PathBuf::from);
+    if args.next().as_deref() == Some("keep") {
+        let place = base.join(format!("plimsoll-query-kept-{lines}"));
+        let whole = place.join("whole");
+        if !whole.exists() {
+            std::fs::create_dir(&place)?;
+            fill_all(&place, lines)?;
+            File::create(whole)?;
+        }
+        return questions(&place, lines);
+    }
     let place = base.join(format!("plimsoll-query-{}", std::process::id()));
     std::fs::create_dir(&place)?;
-    let outcome = all(&place, lines);
+    let outcome = fill_all(&place, lines).and_then(|()| questions(&place, lines));
     std::fs::remove_dir_all(&place)?;
     outcome
 }
 
-fn all(place: &Path, lines: u64) -> Outcome<()> {
+/// Fills all stores, and says what that took.
+fn fill_all(place: &Path, lines: u64) -> Outcome<()> {
     let dir = place.join("store");
     let settings =
         Settings { spool_bytes: 8 << 30, retain_bytes: 64 << 30, ..Settings::new(&dir, place.join("ring"), "bench") };
@@ -89,7 +100,7 @@ fn all(place: &Path, lines: u64) -> Outcome<()> {
         let len = std::fs::metadata(place.join(path)).map_or(0, |m| m.len());
         println!("| {name} | {len} | {:.3} |", len as f64 / raw as f64);
     }
-    questions(place, &dir, &words, lines)
+    Ok(())
 }
 
 /// Prints lines into the store and into the file.
@@ -215,7 +226,8 @@ struct Question {
     fts: Option<Box<dyn Fn(usize) -> String>>,
 }
 
-fn questions(place: &Path, dir: &Path, words: &Words, lines: u64) -> Outcome<()> {
+fn questions(place: &Path, lines: u64) -> Outcome<()> {
+    let (dir, words) = (&place.join("store"), Words::new());
     let word = words.words[7].clone();
     let two = (words.words[11].clone(), words.words[13].clone());
     // Spread over all lines, and in the tenth that FTS5 has.
@@ -290,6 +302,10 @@ fn questions(place: &Path, dir: &Path, words: &Words, lines: u64) -> Outcome<()>
                 found += 1;
                 ControlFlow::Continue(())
             })?;
+            Ok(())
+        })?;
+        report("store, counting them", question.rounds, |i| {
+            found = Reader::open(dir)?.count(&(question.query)(i)?)?.lines;
             Ok(())
         })?;
         if question.rounds <= 5 {

@@ -307,10 +307,15 @@ pub(crate) struct Chunk {
     count: u32,
 }
 
+/// What decompressing needs besides the chunk: 160 KB, so whoever reads many chunks keeps it.
+#[derive(Default)]
+pub(crate) struct Unpacker(Option<zstd::bulk::Decompressor<'static>>);
+
 impl Chunk {
     /// Decompresses and checks `blob`; the text says what is wrong with it.
-    pub(crate) fn load(&mut self, blob: &[u8]) -> Result<(), String> {
-        self.count = 0;
+    pub(crate) fn load(&mut self, unpacker: &mut Unpacker, blob: &[u8]) -> Result<(), String> {
+        (self.entries, self.count) = (0, 0);
+        self.content.clear();
         if blob.len() < HEADER_BYTES || blob[..2] != *b"Pc" {
             return Err("not a chunk".into());
         }
@@ -329,11 +334,15 @@ impl Chunk {
         if len > MAX_BYTES {
             return Err(format!("the chunk says that it has {len} bytes, allowed are {MAX_BYTES}"));
         }
-        self.content.clear();
-        self.content.resize(len, 0);
-        let got = zstd::bulk::decompress_to_buffer(&blob[HEADER_BYTES..], &mut self.content[..]);
-        let got = got.map_err(|e| format!("the chunk cannot be decompressed: {e}"))?;
+        self.content.reserve_exact(len);
+        let failed = |e: io::Error| format!("the chunk cannot be decompressed: {e}");
+        let zstd = match &mut unpacker.0 {
+            Some(zstd) => zstd,
+            none => none.insert(zstd::bulk::Decompressor::new().map_err(failed)?),
+        };
+        let got = zstd.decompress_to_buffer(&blob[HEADER_BYTES..], &mut self.content).map_err(failed)?;
         if got != len {
+            self.content.clear();
             return Err(format!("the chunk has {got} bytes, its header says {len}"));
         }
         (self.entries, self.count) = (entries, field(4));
@@ -345,10 +354,15 @@ impl Chunk {
         self.content.capacity() + std::mem::size_of::<Chunk>()
     }
 
+    /// All lines, each with its line end; one that is the same as the one before it only once.
+    pub(crate) fn text(&self) -> &[u8] {
+        &self.content[self.entries..]
+    }
+
     /// The entries, oldest first. Nothing is copied. A chunk whose content contradicts itself ends early with an error.
     pub(crate) fn items(&self) -> Items<'_> {
         let (entries, text) = self.content.split_at(self.entries);
-        Items { entries, text, left: self.count, position: 0, at_unix_ns: 0, newest: None }
+        Items { entries, text, text_bytes: text.len(), left: self.count, position: 0, at_unix_ns: 0, newest: None }
     }
 }
 
@@ -357,6 +371,8 @@ impl Chunk {
 pub(crate) struct Items<'a> {
     entries: &'a [u8],
     text: &'a [u8],
+    /// Length of all of the text.
+    text_bytes: usize,
     left: u32,
     position: u64,
     at_unix_ns: u64,
@@ -365,6 +381,12 @@ pub(crate) struct Items<'a> {
 }
 
 impl<'a> Items<'a> {
+    /// Where in [`Chunk::text`] the line begins that came last; of a gap, nowhere that matters.
+    pub(crate) fn line_start(&self) -> usize {
+        let behind = self.text_bytes - self.text.len();
+        behind - self.newest.map_or(0, |line| line.len() + 1).min(behind)
+    }
+
     fn byte(&mut self) -> Option<u8> {
         let (first, rest) = self.entries.split_first()?;
         self.entries = rest;

@@ -56,7 +56,7 @@ proptest! {
     fn what_goes_in_comes_out(entries in entries()) {
         let row = sealed(&entries);
         let mut chunk = Chunk::default();
-        chunk.load(&row.blob).map_err(TestCaseError::fail)?;
+        chunk.load(&mut Unpacker::default(), &row.blob).map_err(TestCaseError::fail)?;
         let mut again = Builder::new(Stream::Stderr);
         let mut count = 0;
         for item in chunk.items() {
@@ -87,7 +87,7 @@ proptest! {
             let sum = crc32fast::hash(&blob[..16]);
             blob[16..20].copy_from_slice(&sum.to_le_bytes());
         }
-        prop_assert!(Chunk::default().load(&blob).is_err());
+        prop_assert!(Chunk::default().load(&mut Unpacker::default(), &blob).is_err());
     }
 
     /// Entries that pass the checksum but make no sense (a writer's mistake) end with an error, not a panic.
@@ -108,7 +108,7 @@ fn a_run_of_one_line_has_its_text_once_and_every_time_and_position() {
     assert_eq!(row.blob[2], VERSION_REPEATS);
     assert_eq!((row.lines, row.raw_bytes), (1000, 201_000), "what is inside counts as it came");
     let mut chunk = Chunk::default();
-    chunk.load(&row.blob).expect("it is whole");
+    chunk.load(&mut Unpacker::default(), &row.blob).expect("it is whole");
     assert!(chunk.content.len() < 5000, "{} bytes before they are compressed", chunk.content.len());
     let again: Vec<_> = chunk.items().map(|item| item.map(|item| (item.position, item.at_unix_ns)).unwrap()).collect();
     assert_eq!(again, run.iter().map(|(position, at, ..)| (*position, *at)).collect::<Vec<_>>());
@@ -124,14 +124,14 @@ fn every_flipped_bit_is_noticed() {
         (0..50).map(|i| (i * 40 + 40, i, Some(format!("line {i} says something").into()), false, 0)).collect();
     let blob = sealed(&lines).blob;
     let mut chunk = Chunk::default();
-    chunk.load(&blob).expect("it is whole");
+    chunk.load(&mut Unpacker::default(), &blob).expect("it is whole");
     for bit in 0..blob.len() * 8 {
         let mut bad = blob.clone();
         bad[bit / 8] ^= 1 << (bit % 8);
-        let seen = chunk.load(&bad).is_err() || {
+        let seen = chunk.load(&mut Unpacker::default(), &bad).is_err() || {
             // Some bits of a zstd frame's header carry nothing; then the content must be the same.
             let mut good = Chunk::default();
-            good.load(&blob).expect("it is whole");
+            good.load(&mut Unpacker::default(), &blob).expect("it is whole");
             good.content == chunk.content
         };
         assert!(seen, "bit {bit} flipped unseen");

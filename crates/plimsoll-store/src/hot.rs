@@ -166,7 +166,7 @@ impl Default for HotWindow {
 mod tests {
     use super::*;
     use crate::Stream;
-    use crate::chunk::Builder;
+    use crate::chunk::{Builder, Unpacker};
     use crate::split::Found;
 
     fn chunk(bytes: usize) -> Arc<Chunk> {
@@ -175,7 +175,7 @@ mod tests {
         builder.push(1, 1, Found::Line { text: &text, continued: false, unterminated: false });
         let sealed = builder.finish().expect("zstd compresses").expect("a line was pushed");
         let mut chunk = Chunk::default();
-        chunk.load(&sealed.blob).expect("it is whole");
+        chunk.load(&mut Unpacker::default(), &sealed.blob).expect("it is whole");
         Arc::new(chunk)
     }
 

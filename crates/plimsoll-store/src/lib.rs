@@ -18,9 +18,9 @@
 //! machine what the ring held, and what the spool took in the second since its last `fdatasync`. The next [`open()`] writes a gap for it.
 //!
 //! What it costs, measured with `cargo bench -p plimsoll-store --bench flood` (1,000,000 lines of 200 bytes, one `write(2)` each, words
-//! drawn from 20,000; 2 cores that others kept busy): 1.7 us of CPU a line in all, 1.2 of it from the ring to the chunk, 1.3 and 0.8 without the
-//! token filter; the program done after 0.5 to 0.9 s, 18 MB of memory at the peak, 0.59 of the raw size on disk. One word among 10 million
-//! lines is found in 11 ms (`--bench query`).
+//! drawn from 20,000; 2 cores that others kept busy): 1.5 us of CPU a line in all, 1.1 of it from the ring to the chunk
+//! with its token filter; the program done after 0.4 to 0.5 s, 18 MB of memory at the peak, 0.59 of the raw size on disk. One word
+//! among 10 million lines is found in 11 to 14 ms, any expression in 0.8 to 1.3 s on two cores (`--bench query`).
 //!
 //! [`open()`] gives the writing end ([`Intake`]) and the store's life ([`Store`]); [`Reader`] reads, from any process, while a
 //! supervisor runs or after it died. The crate is synchronous and has two threads of its own. The on-disk format is described in
@@ -69,6 +69,7 @@ mod recover;
 mod retain;
 mod ring;
 mod schema;
+mod sealer;
 mod segment;
 mod segments;
 mod settings;
@@ -81,7 +82,6 @@ mod sys;
 #[cfg(test)]
 mod testing;
 pub mod volume;
-mod write;
 mod writer;
 
 pub use dedup::{DEFAULT_DEDUP_EVENTS, Dedup, DedupStats, MAX_SOURCE_BYTES};
@@ -90,7 +90,7 @@ pub use hot::{DEFAULT_HOT_BYTES, HotStats, HotWindow};
 pub use intake::{Intake, Landed};
 pub use level::LogLevel;
 pub use open::{Closed, Heartbeat, Recovery, Store, open};
-pub use query::{Coverage, Cursor, DEFAULT_PATTERN_BYTES, Entry, EntryKind, Find, Pattern, Query, Reader};
+pub use query::{Counted, Coverage, Cursor, DEFAULT_PATTERN_BYTES, Entry, EntryKind, Find, Pattern, Query, Reader};
 pub use rate::{Rate, RateLimit};
 pub use recover::Interrupted;
 pub use settings::{

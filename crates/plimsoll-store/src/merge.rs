@@ -8,7 +8,7 @@
 //! The merged chunk takes the row of the last one in one transaction, so a kill leaves either. A chunk that cannot be read is left as it
 //! is, and nothing across it is merged.
 
-use crate::chunk::{Builder, Chunk, FULL_BYTES, FULL_LINES};
+use crate::chunk::{Builder, Chunk, FULL_BYTES, FULL_LINES, Unpacker};
 use crate::schema::{Database, Facts};
 use crate::{StoreError, Stream};
 
@@ -95,9 +95,9 @@ fn find_run(facts: &[Facts]) -> Option<std::ops::Range<usize>> {
 /// Merges a run; the position of a chunk that cannot be read is the inner error.
 fn merge(database: &mut Database, stream: Stream, run: &[Facts]) -> Result<Result<(), u64>, StoreError> {
     let mut builder = Builder::new(stream);
-    let mut chunk = Chunk::default();
+    let (mut chunk, mut unpacker) = (Chunk::default(), Unpacker::default());
     for facts in run {
-        let loaded = database.with_blob(facts.id, |blob| chunk.load(blob))?;
+        let loaded = database.with_blob(facts.id, |blob| chunk.load(&mut unpacker, blob))?;
         if loaded.is_none_or(|loaded| loaded.is_err()) {
             return Ok(Err(facts.last_position));
         }

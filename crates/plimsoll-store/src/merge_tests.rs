@@ -3,7 +3,7 @@
 use rusqlite::Connection;
 
 use super::*;
-use crate::chunk::{Item, Sealed};
+use crate::chunk::{Item, Sealed, Unpacker};
 use crate::split::{Found, Resume};
 use crate::{GapReason, LogLevel};
 
@@ -34,7 +34,10 @@ fn everything(database: &mut Database, stream: Stream) -> (Vec<Seen>, usize) {
     let mut seen = Vec::new();
     for facts in &facts {
         let mut chunk = Chunk::default();
-        database.with_blob(facts.id, |blob| chunk.load(blob).expect("whole")).expect("readable").expect("there");
+        database
+            .with_blob(facts.id, |blob| chunk.load(&mut Unpacker::default(), blob).expect("whole"))
+            .expect("readable")
+            .expect("there");
         seen.extend(chunk.items().map(|item| {
             let Item { position, at_unix_ns, level, found } = item.expect("whole");
             (position, at_unix_ns, level, format!("{found:?}"))

@@ -23,7 +23,7 @@ use crate::segments::Segments;
 use crate::split::Resume;
 use crate::stats::Stats;
 use crate::writer::Writer;
-use crate::{GapReason, Intake, Settings, StoreError, Stream, clock, retain, spooler, write};
+use crate::{GapReason, Intake, Settings, StoreError, Stream, clock, retain, sealer, spooler};
 
 /// Name of the file in [`Settings::dir`] that holds the ring's path, for readers. It exists while there is a ring.
 pub(crate) const RING_PATH_FILE: &str = "ring.path";
@@ -108,7 +108,7 @@ pub struct Closed {
 /// The life of an open store: its figures, its end. Dropping it is `close` without time: threads end, ring and spool keep what they hold.
 #[derive(Debug)]
 pub struct Store {
-    core: Arc<Core>,
+    pub(crate) core: Arc<Core>,
     spooler: Option<JoinHandle<()>>,
     sealer: Option<JoinHandle<()>>,
     _lock: File,
@@ -171,7 +171,7 @@ pub fn open(settings: Settings) -> Result<(Intake, Store, Recovery), StoreError>
     })?;
     let told_lost = recovery.database_lost;
     let sealer = start("plimsoll-seal", &core, move |core| {
-        write::run(core, database, told_lost);
+        sealer::run(core, database, told_lost);
         core.has_ended(|e| e.sealer = true);
     });
     let sealer = match sealer {

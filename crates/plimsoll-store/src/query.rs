@@ -7,21 +7,23 @@
 //!
 //! What it costs: [`Reader::tail`] and [`Reader::read_back`] open chunks from the newest back until it has enough, so it does not depend on how much there is;
 //! [`Reader::read`] with the cursor of the call before goes on in ring and spool without looking at the database, unless so much was
-//! written that it is sealed. Memory: one chunk per stream (1 to 2 MiB each) while chunks are read, 1 MiB for a copy of the ring, and
-//! each stream's unfinished line; of a [`HotWindow`] that readers share, what it says.
+//! written that it is sealed. Memory: one chunk per stream (1 to 2 MiB each) while chunks are read, in a long scan up to eight more that threads of its own have
+//! opened ahead, 1 MiB for a copy of the ring, and each stream's unfinished line; of a [`HotWindow`] that readers share, what it says.
 
+mod ahead;
 mod archive;
 mod entry;
 mod live;
 mod newest;
 mod pattern;
+mod rows;
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use self::entry::{Entry, EntryKind, Query};
+pub use self::entry::{Counted, Entry, EntryKind, Query};
 use self::entry::{item, offer};
 use self::newest::Newest;
 pub use self::pattern::{DEFAULT_PATTERN_BYTES, Find, Pattern};
@@ -30,6 +32,7 @@ use crate::frame::{Frame, GAP_BYTES, Kind};
 use crate::query::archive::Archive;
 pub use crate::query::archive::Coverage;
 use crate::query::live::Live;
+use crate::query::rows::Row;
 use crate::recover::unknown;
 use crate::retain::DATABASE_FILE;
 use crate::ring::{at, pending_gap};
@@ -144,6 +147,33 @@ impl Reader {
         from: Option<Cursor>,
         sink: &mut dyn FnMut(Entry<'_>) -> ControlFlow<()>,
     ) -> Result<Cursor, StoreError> {
+        self.read_but(query, from, &mut |_| false, sink)
+    }
+
+    /// How many entries [`Reader::read`] would hand out from the beginning. Chunks whose rows say so are not opened: those that lie whole
+    /// in the time that is asked for, as long as no pattern is, and have lines of the levels that are asked for only, or none.
+    ///
+    /// # Errors
+    /// As [`Reader::read`].
+    pub fn count(&mut self, query: &Query) -> Result<Counted, StoreError> {
+        let (mut by_row, mut read) = (Counted::default(), Counted::default());
+        let mut take_row = |row: &Row| row.counted(query).inspect(|counted| by_row.add(*counted)).is_some();
+        self.read_but(query, None, &mut take_row, &mut |entry| {
+            read.count(&entry);
+            ControlFlow::Continue(())
+        })?;
+        read.add(by_row);
+        Ok(read)
+    }
+
+    /// Reads; what lies in chunks whose rows `by_row` takes is not handed out.
+    fn read_but(
+        &mut self,
+        query: &Query,
+        from: Option<Cursor>,
+        by_row: &mut dyn FnMut(&Row) -> bool,
+        sink: &mut dyn FnMut(Entry<'_>) -> ControlFlow<()>,
+    ) -> Result<Cursor, StoreError> {
         self.live.refresh()?;
         let horizon = self.live.horizon();
         let mut next = from.map_or(0, |cursor| cursor.0);
@@ -151,7 +181,7 @@ impl Reader {
         loop {
             let mut scan = match follow.take() {
                 Some(follow) => follow,
-                None => match self.archived(query, &mut next, horizon, sink)? {
+                None => match self.archived(query, &mut next, horizon, by_row, sink)? {
                     Some(follow) => follow,
                     None => return Ok(Cursor(next)),
                 },
@@ -255,14 +285,13 @@ impl Reader {
         }
         if let Some(archive) = self.archive.as_mut().filter(|_| n > 0) {
             let newest = std::cell::RefCell::new(&mut newest);
-            let walked = archive.walk_back(
+            let rest = query.without_pattern();
+            archive.walk_back(
                 query,
                 below,
-                &mut |stream, item| newest.borrow_mut().offer(query, stream, item),
+                &mut |stream, item| newest.borrow_mut().offer(&rest, stream, item),
                 &mut |position| newest.borrow().has_all_from(position),
-            );
-            archive.rest();
-            walked?;
+            )?;
         }
         Ok((newest, end))
     }
@@ -334,14 +363,15 @@ impl Reader {
         query: &Query,
         next: &mut u64,
         horizon: u64,
+        by_row: &mut dyn FnMut(&Row) -> bool,
         sink: &mut dyn FnMut(Entry<'_>) -> ControlFlow<()>,
     ) -> Result<Option<Follow>, StoreError> {
+        let rest = query.without_pattern();
         loop {
             let mut sealed = self.sealed()?;
             if let Some(archive) = self.archive.as_mut() {
-                let walked = archive.walk(query, *next, horizon, &mut |stream, item| offer(query, stream, item, sink));
-                archive.rest();
-                match walked? {
+                let mut each = |stream, item: Item<'_>| offer(&rest, stream, item, sink);
+                match archive.walk(query, (*next, horizon), by_row, &mut each)? {
                     archive::Walked::All(position) => sealed = position,
                     archive::Walked::Horizon => {
                         *next = horizon;

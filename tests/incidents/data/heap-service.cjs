@@ -3,8 +3,10 @@
 // KIND   what a step (GET /step: half an hour of load, made at once) does beside its garbage
 // leak       remembers 300 more sessions of about 3.4 KB in a Map that nobody empties
 // plateau    the same, in a cache that drops its oldest beyond 3,000 sessions
-// retention  fills memory outside of the heap ever higher and drops nearly all of it: what is left lies in between
-// inplace    one Map and one Array that exist from the start grow by 20,000 small numbers each
+// retention  bursts that take memory outside of the heap, each a little higher than any before, and drop all of it but one block of
+//            16 KB: the last one, behind which nothing lies, so the allocator gives nothing back of what is free before it; the blocks of
+//            the last eight bursts are kept
+// inplace    64 Maps, one a customer, and one Array that are there from the start grow by 20,000 small numbers each
 // documents  25 MB more of documents of 2 KB each (for the safety of captures, not for a day)
 'use strict';
 const crypto = require('node:crypto');
@@ -26,15 +28,22 @@ class Session {
   }
 }
 
+// How much higher each burst of retention is, in bytes, and when it gives up: 800 MB.
+const BURST = 3e6;
+const BLOCK = 16000;
+const BLOCKS_MAX = 50000;
+
 const app = {
-  catalog: Array.from({ length: 4000 }, (_, n) => ({ sku: `sku-${n}`, title: `a thing of number ${n}`, stock: n % 50 })),
+  catalog: Array.from({ length: 12000 }, (_, n) => ({ sku: `sku-${n}`, title: `a thing of number ${n}`, stock: n % 50 })),
   sessionCache: new Map(),
   recentCache: new Map(),
-  index: new Map(),
+  // Few customers are quiet and none is as busy as another, so their tables do not double all at once.
+  index: Array.from({ length: 64 }, () => new Map()),
   readings: [],
 };
 globalThis.__app = app;
-let held = [];
+const held = [];
+let highest = 0;
 let sessions = 0;
 let steps = 0;
 
@@ -50,17 +59,22 @@ const kinds = {
     }
   },
   retention() {
-    // Each wave is 2 MB higher than the last; of each, 64 blocks that lie far apart are kept until the next one.
-    let wave = [];
-    for (let n = 0; n < 512 * (steps + 8); n++) wave.push(Buffer.allocUnsafeSlow(4000).fill(1));
-    const apart = Math.floor(wave.length / 64);
-    held = wave.filter((_, n) => n % apart === 0).slice(-64);
-    wave = undefined;
-    collect();
+    const rss = process.memoryUsage.rss;
+    highest = Math.max(highest, rss()) + BURST;
+    const burst = [];
+    let last;
+    while (burst.length < BLOCKS_MAX && !(last && rss() >= highest)) {
+      // What was free before is used up first. 2 MB that make the process larger by nearly as much are new: they lie at the end.
+      const before = rss();
+      for (let n = 0; n < 128; n++) burst.push(Buffer.allocUnsafeSlow(BLOCK).fill(1));
+      if (rss() - before > 1.4e6) last = burst.at(-1);
+    }
+    held[steps % 8] = last;
   },
   inplace() {
     for (let n = 0; n < 20000; n++) {
-      app.index.set(app.index.size, n);
+      const customer = Math.floor(64 * Math.cbrt((n * 7919) % 20000 / 20000));
+      app.index[customer].set(app.readings.length, n);
       app.readings.push(n);
     }
   },
@@ -84,6 +98,11 @@ const server = http.createServer((request, response) => {
     churn();
     kinds[kind]();
     steps++;
+    if (kind !== 'documents') {
+      // What one collection found dead outside of the heap is freed when the next one begins.
+      collect();
+      collect();
+    }
   }
   response.end(`${JSON.stringify({ steps, sessions, held: held.length, ...process.memoryUsage() })}\n`);
 });

@@ -49,6 +49,8 @@ pub struct Outcome {
     pub counted_lines: u64,
     /// Of these, dropped with a gap record.
     pub dropped_lines: u64,
+    /// Lines that were stored and deleted again, to keep the bound, as of the last look.
+    pub retired_lines: u64,
     /// What `status` said while it flooded: stream, share of the program's bytes, template, its share.
     pub live: (String, f64, String, f64),
     /// The first of `logs --top` of all names, after the flood's program had ended: name, stream, share, template.
@@ -88,17 +90,18 @@ pub fn protected(plan: &Plan<'_>) -> Result<Outcome, String> {
         peak_rss_bytes,
         counted_lines: counts.0,
         dropped_lines: counts.1,
+        retired_lines: counts.2,
         live,
         top,
     })
 }
 
-type Seen = ((String, f64, String, f64), u64, (u64, u64));
+type Seen = ((String, f64, String, f64), u64, (u64, u64, u64));
 
 /// Asks while it floods, until it has ended.
 fn during(flood: &mut Service) -> Result<Seen, String> {
     let mut live = None;
-    let mut counts = (0, 0);
+    let mut counts = (0, 0, 0);
     let mut rss = 0;
     let ended = clock::wait_for(DEADLINE, Duration::from_millis(200), || {
         rss = usage::of(flood.pid()).map_or(0, |usage| usage.peak_bytes).max(rss);
@@ -108,7 +111,9 @@ fn during(flood: &mut Service) -> Result<Seen, String> {
             let figure = |key: &str| stream[key].as_u64().unwrap_or(0);
             let lines = figure("lines_total") + figure("dropped_lines_total");
             if lines >= counts.0 {
-                counts = (lines, figure("dropped_lines_total"));
+                let retired = status["logs"]["retired_lines_total"].as_object();
+                let retired = retired.map_or(0, |reasons| reasons.values().filter_map(Value::as_u64).sum());
+                counts = (lines, figure("dropped_lines_total"), retired);
             }
         }
         flood.wait(Duration::ZERO)

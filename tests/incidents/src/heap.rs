@@ -24,6 +24,8 @@ pub const SKIP: &str = "cannot be run here";
 pub const STEP_SECONDS: u64 = 1800;
 /// When the first capture of a day is dated: 2026-11-26 00:00 UTC.
 const FIRST_UNIX_SECONDS: u64 = 1_795_651_200;
+/// The first captures are of a program that still loads and compiles; a comparison begins with this one.
+const EARLY: usize = 2;
 /// How long Node may take to listen.
 const START: Duration = Duration::from_secs(30);
 /// How long one answer of the service may take.
@@ -195,8 +197,10 @@ pub struct Day {
     pub diff: Value,
     /// Files of the first and the last capture, in bytes: all that the published comparison looked at.
     pub file_bytes: [u64; 2],
-    /// What the service itself said at the end.
-    pub said: Value,
+    /// What the service itself said before each capture, after a collection.
+    pub said: Vec<Value>,
+    /// Index of the capture of the first morning that `diff` begins with.
+    pub early: usize,
 }
 
 /// Runs `kind` for a day: `captures` of them, each after `steps` steps.
@@ -206,11 +210,13 @@ pub struct Day {
 pub fn day(kind: &str, captures: u32, steps: u32) -> Result<Day, String> {
     let flags = ["--memory", "2G", "--heap", "full", "--heap-every", "24h", "--quiet"];
     let mut service = HeapService::start(kind, &flags)?;
-    let (mut said, mut ids) = (Value::Null, Vec::new());
+    let (mut said, mut ids) = (Vec::new(), Vec::new());
     for _ in 0..captures {
+        let mut figures = Value::Null;
         for _ in 0..steps {
-            said = service.step()?;
+            figures = service.step()?;
         }
+        said.push(figures);
         let answer = service.snapshot()?;
         match (answer["failed"].as_str(), answer["method"].as_str()) {
             (None, Some("v8-snapshot")) => ids.push(answer["id"].as_str().unwrap_or_default().to_owned()),
@@ -219,15 +225,14 @@ pub fn day(kind: &str, captures: u32, steps: u32) -> Result<Day, String> {
     }
     let file = |id: &str| service.captures().join(format!("{id}.heapsnapshot.zst"));
     let size = |id: &str| std::fs::metadata(file(id)).map_or(0, |meta| meta.len());
-    // The first captures are of a program that still loads and compiles.
-    let (early, late) = match ids.as_slice() {
-        [_, _, early, .., late] => (early, late),
-        _ => return Err(format!("{captures} captures are no day")),
+    let (Some(early), Some(late)) = (ids.get(EARLY), ids.get(EARLY + 1..).and_then(<[String]>::last)) else {
+        return Err(format!("{captures} captures are no day"));
     };
     let (before, after) = (file(early).display().to_string(), file(late).display().to_string());
     let (diff, _) = ask(&["heap", "diff", &before, &after, "--json"])?;
     let interval = u64::from(steps) * STEP_SECONDS;
-    Ok(Day { course: Course::dated(&service.captures(), interval)?, diff, file_bytes: [size(early), size(late)], said })
+    let file_bytes = [size(early), size(late)];
+    Ok(Day { course: Course::dated(&service.captures(), interval)?, diff, file_bytes, said, early: EARLY })
 }
 
 /// One capture under a tight or a roomy limit, and what it shows.

@@ -32,6 +32,8 @@ fn find() -> Result<PathBuf, String> {
     if profile_dir.ends_with("release") {
         build.arg("--release");
     }
+    // From nothing that takes minutes, and the caller may have a deadline.
+    eprintln!("plimsoll of this build is made first, if it is missing or old; {BINARY_VARIABLE} names another");
     let status = build.status().map_err(|error| format!("cargo could not be run to build plimsoll: {error}"))?;
     let path = profile_dir.join("plimsoll");
     if !status.success() || !path.is_file() {

@@ -9,6 +9,18 @@
     ({ isMainThread } = require('node:worker_threads'));
   } catch {}
   if (!path || !isMainThread) return;
+  // A snapshot that cannot be written (a disk that is full by now) throws out of Node's own handler, which would end the program.
+  try {
+    const [, signal] = /--heapsnapshot-signal[= ](SIG\w+)/.exec(process.env.NODE_OPTIONS);
+    for (const write of process.listeners(signal).filter(({ name }) => name === 'doWriteHeapSnapshot')) {
+      process.off(signal, write);
+      process.on(signal, () => {
+        try {
+          write();
+        } catch {}
+      });
+    }
+  } catch {}
   const INTERVAL = 512 * 1024;
   const RETRY_MS = 5000;
   const SMALLEST = 16;

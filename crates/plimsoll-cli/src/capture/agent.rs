@@ -12,8 +12,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use plimsoll::clock::{Clock as _, MonotonicClock};
+use plimsoll_heap::format::Format;
 
-use super::shelf::Format;
 use crate::web::socket;
 
 /// The longest line.
@@ -135,7 +135,7 @@ fn greet(mut stream: UnixStream) -> Option<Peer> {
     let pid = rustix::net::sockopt::socket_peercred(&stream).ok()?.pid.as_raw_nonzero().get();
     let line = line(&mut stream, MonotonicClock.now() + GREETING).ok()?;
     let mut words = line.strip_prefix("plimsoll-heap/1 ")?.splitn(2, ' ');
-    let format = words.next().and_then(|word| Format::ALL.into_iter().find(|format| format.extension() == word))?;
+    let format = words.next().and_then(Format::from_extension)?;
     let who = words.next().unwrap_or_default().chars().filter(|c| !c.is_control()).take(64).collect();
     Some(Peer { stream, pid, format, who })
 }

@@ -117,6 +117,9 @@ impl Desk {
             }
             if let Some(trigger) = Trigger::ALL.into_iter().find(|trigger| inner.waiting[*trigger as usize]) {
                 inner.waiting[trigger as usize] = false;
+                // What the regular look has noticed until now, this one shows.
+                inner.waiting[Trigger::HighWater as usize] = false;
+                inner.waiting[Trigger::Periodic as usize] = false;
                 inner.running = true;
                 inner.due.begun(trigger, now());
                 inner.view.running = Some(trigger.as_str().to_owned());
@@ -208,6 +211,22 @@ mod tests {
         assert_eq!(view.answer.unwrap().id, "x");
         desk.look(at(6), Some(1));
         assert_eq!(desk.next(&|| at(6)), Some((Trigger::Start, 2)), "what became due meanwhile was not begun twice");
+    }
+
+    #[test]
+    fn a_high_that_was_noticed_before_a_person_asked_is_shown_by_what_they_asked_for() {
+        const MIB: u64 = 1 << 20;
+        let desk = Desk::new("auto", EVERY);
+        desk.life_began(at(0));
+        desk.look(at(5), Some(10 * MIB));
+        desk.next(&|| at(5)).unwrap();
+        desk.done(Trigger::Start, 0, CaptureView::default(), Some(10 * MIB));
+        desk.look(at(30), Some(100 * MIB));
+        desk.ask(Trigger::Asked, at(31)).unwrap();
+        assert_eq!(desk.next(&|| at(31)), Some((Trigger::Asked, 1)));
+        desk.done(Trigger::Asked, 1, CaptureView::default(), Some(100 * MIB));
+        desk.close();
+        assert_eq!(desk.next(&|| at(32)), None, "the high is not captured a second time");
     }
 
     #[test]

@@ -1,9 +1,9 @@
 //! A V8 heap snapshot of a Node process: the signal, then waiting for the file to appear, to grow and to be whole.
 //!
 //! Node opens the file when its event loop gets to the signal, stands still while it walks the heap, and then writes. At most
-//! [`APPEAR`] until the file is there (a busy event loop, or a runtime that ignores the signal), [`WHOLE`] in all. A process that
-//! dies meanwhile is a failed capture at once; what it left is removed. A snapshot is whole when it ends as JSON ends and has
-//! not grown for two looks.
+//! [`APPEAR`] (30 s) until the file is there (a busy event loop, or a runtime that ignores the signal), [`STALLED`] (60 s) between two
+//! bytes of it, [`WHOLE`] (10 min) in all. A process that dies meanwhile, and a disk that is full by then, are a failed capture at
+//! once; what it left is removed. A snapshot is whole when it ends as JSON ends and has not grown for two looks.
 
 use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -15,6 +15,7 @@ use plimsoll::gauge::process::read_process;
 use rustix::process::{Pid, Signal};
 
 use super::env::NodeSetup;
+use super::shelf::free_bytes;
 use super::wait::Pause;
 use crate::supervise::child;
 use crate::supervise::reason::signal_name;
@@ -23,16 +24,36 @@ use crate::supervise::reason::signal_name;
 pub(crate) const APPEAR: Duration = Duration::from_secs(30);
 /// How long the whole may take: 20 million objects took 137 s on a busy machine.
 pub(crate) const WHOLE: Duration = Duration::from_secs(600);
+/// How long a file that was begun may not grow.
+pub(crate) const STALLED: Duration = Duration::from_secs(60);
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(100);
+/// Looks without growth after which a full disk is the reason.
+const STILL_LOOKS: u32 = 10;
+/// Free bytes below which a disk is full: what is left to the last block of a writer.
+const FULL_BYTES: u64 = 64 << 10;
 /// The most files of the directory that are looked at.
 const FILES_MAX: usize = 4096;
+
+/// How long each part may take.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Patience {
+    appear: Duration,
+    stalled: Duration,
+    whole: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Patience {
+        Patience { appear: APPEAR, stalled: STALLED, whole: WHOLE }
+    }
+}
 
 /// Takes a snapshot of `pid` and returns the file, whole, still under the runtime's name.
 ///
 /// # Errors
 /// A sentence: who did not do what within which time.
-pub(crate) fn snapshot(pid: i32, setup: &NodeSetup, pause: &dyn Pause) -> Result<PathBuf, String> {
+pub(crate) fn snapshot(pid: i32, setup: &NodeSetup, patience: Patience, pause: &dyn Pause) -> Result<PathBuf, String> {
     let name = signal_name(setup.signal);
     let reading = read_process(&Root::default(), pid).map_err(|why| format!("pid {pid} cannot be read: {why}"))?;
     if !reading.catches(setup.signal) {
@@ -57,22 +78,33 @@ pub(crate) fn snapshot(pid: i32, setup: &NodeSetup, pause: &dyn Pause) -> Result
         }
         if let Some((path, bytes, still)) = &mut growing {
             let now = std::fs::metadata(&*path).map_or(0, |meta| meta.len());
-            *still = if now == *bytes && now > 0 { *still + 1 } else { 0 };
+            *still = if now == *bytes { *still + 1 } else { 0 };
             *bytes = now;
             if *still >= 2 && ends_as_json(path) {
                 return Ok(path.clone());
             }
         }
+        let stalled = |still: u32| LOOK * still > patience.stalled;
+        let is_full = |still: u32| still >= STILL_LOOKS && free_bytes(&setup.dir).is_ok_and(|free| free < FULL_BYTES);
         let why = match &growing {
             _ if child::identify(process) != Some(identity) => format!("pid {pid} ended while it took the snapshot"),
             _ if closed => "the supervisor ends".to_owned(),
-            None if waited > APPEAR => format!(
+            None if waited > patience.appear => format!(
                 "pid {pid} began no snapshot within {} s of SIG{name}: its event loop is busy, or it may not write to {}",
-                APPEAR.as_secs(),
+                patience.appear.as_secs(),
                 setup.dir.display()
             ),
-            Some((_, bytes, _)) if waited > WHOLE => {
-                format!("the snapshot of pid {pid} was not whole within {} s, at {bytes} bytes", WHOLE.as_secs())
+            Some((_, bytes, still)) if is_full(*still) => {
+                format!("the disk is full: pid {pid} wrote {bytes} bytes of its snapshot to {}", setup.dir.display())
+            }
+            // While it walks the heap it writes nothing.
+            Some((_, bytes, still)) if *bytes > 0 && stalled(*still) => {
+                let within = patience.stalled.as_secs();
+                format!("pid {pid} wrote {bytes} bytes of its snapshot and then nothing for {within} s")
+            }
+            Some((_, bytes, _)) if waited > patience.whole => {
+                let within = patience.whole.as_secs();
+                format!("the snapshot of pid {pid} was not whole within {within} s, at {bytes} bytes")
             }
             _ => continue,
         };
@@ -184,10 +216,44 @@ mod tests {
         let pid = i32::try_from(sleeper.id()).unwrap();
         let dir = tempfile::tempdir().unwrap();
         let setup = NodeSetup { signal: libc::SIGUSR2, dir: dir.path().to_owned() };
-        let error = snapshot(pid, &setup, &Sleep).unwrap_err();
+        let error = snapshot(pid, &setup, Patience::default(), &Sleep).unwrap_err();
         assert!(error.contains("does not catch SIGUSR2"), "{error}");
         assert!(sleeper.try_wait().unwrap().is_none(), "it lives");
         sleeper.kill().unwrap();
         sleeper.wait().unwrap();
+    }
+
+    /// A shell that does this when it gets the signal; its pid.
+    fn deaf(on_signal: &str, dir: &Path) -> (std::process::Child, i32) {
+        let ready = dir.join("ready");
+        let script = format!("trap '{on_signal}' USR2; : > {}; while :; do sleep 0.05; done", ready.display());
+        let child = std::process::Command::new("sh").arg("-c").arg(script).current_dir(dir).spawn().unwrap();
+        while !ready.exists() {
+            Sleep.pause(Duration::from_millis(5));
+        }
+        let pid = i32::try_from(child.id()).unwrap();
+        (child, pid)
+    }
+
+    #[test]
+    fn who_ignores_the_signal_stops_writing_or_dies_of_it_has_failed_and_leaves_nothing() {
+        let name = "Heap.20261126.130501.$$.0.001.heapsnapshot";
+        let cases = [
+            (":".to_owned(), "began no snapshot within 0 s of SIGUSR2"),
+            (format!("printf half > {name}"), "wrote 4 bytes of its snapshot and then nothing for 0 s"),
+            (format!("printf half > {name}; exit 1"), "ended while it took the snapshot"),
+        ];
+        for (on_signal, why) in cases {
+            let dir = tempfile::tempdir().unwrap();
+            let (mut child, pid) = deaf(&on_signal, dir.path());
+            let setup = NodeSetup { signal: libc::SIGUSR2, dir: dir.path().to_owned() };
+            let half_a_second = Duration::from_millis(500);
+            let patience = Patience { appear: half_a_second, stalled: half_a_second, whole: WHOLE };
+            let error = snapshot(pid, &setup, patience, &Sleep).unwrap_err();
+            assert!(error.contains(why), "{why}: {error}");
+            assert_eq!(files_of(dir.path(), pid), Ok(Vec::new()), "{why}");
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
     }
 }

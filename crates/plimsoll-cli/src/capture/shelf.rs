@@ -15,6 +15,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use plimsoll_heap::format::Format;
+
 use super::due::Trigger;
 use crate::supervise::files;
 
@@ -30,41 +32,6 @@ pub(crate) const REPORTS_KEPT: usize = 100;
 const DIGEST_FACTOR: u32 = 10;
 /// The most entries of the directory that are looked at.
 const ENTRIES_MAX: usize = 10_000;
-
-/// What a capture's file holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) enum Format {
-    /// A V8 heap snapshot.
-    V8Snapshot,
-    /// A V8 sampling profile.
-    V8Profile,
-    /// A pprof profile, gzip.
-    Pprof,
-    /// A jemalloc profile.
-    Jemalloc,
-    /// A JVM class histogram.
-    JvmHistogram,
-    /// The mappings of a process.
-    Smaps,
-}
-
-impl Format {
-    /// All of them.
-    pub(crate) const ALL: [Format; 6] =
-        [Format::V8Snapshot, Format::V8Profile, Format::Pprof, Format::Jemalloc, Format::JvmHistogram, Format::Smaps];
-
-    /// The file name's extension, without compression.
-    pub(crate) const fn extension(self) -> &'static str {
-        match self {
-            Format::V8Snapshot => "heapsnapshot",
-            Format::V8Profile => "heapprofile",
-            Format::Pprof => "pb.gz",
-            Format::Jemalloc => "heap",
-            Format::JvmHistogram => "histogram",
-            Format::Smaps => "smaps",
-        }
-    }
-}
 
 /// How much is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -305,7 +272,7 @@ fn parse(name: &str) -> Option<(Item, &str)> {
 
 fn format_of(rest: &str) -> Option<Format> {
     let plain = rest.strip_suffix(".zst").unwrap_or(rest);
-    Format::ALL.into_iter().find(|format| format.extension() == plain)
+    Format::from_extension(plain)
 }
 
 /// Free bytes of the disk that `dir` is on, for those without privileges.
@@ -394,7 +361,7 @@ mod tests {
 
     #[test]
     fn names_of_every_format_are_read_back() {
-        for format in Format::ALL {
+        for format in Format::CAPTURED {
             let name = format!("12-high-water-9.{}", format.extension());
             let (item, rest) = parse(&name).unwrap();
             assert_eq!((item.id.as_str(), format_of(rest)), ("12-high-water-9", Some(format)), "{name}");

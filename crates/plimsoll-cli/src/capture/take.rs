@@ -9,12 +9,13 @@ use plimsoll::gauge::process::read_process;
 use plimsoll::gauge::{Root, host};
 use plimsoll::limit;
 use plimsoll::units;
+use plimsoll_heap::format::Format;
 
 use super::due::Trigger;
 use super::env::{self, NodeSetup};
 use super::mode::{self, Method, Runtime};
 use super::preflight::{self, Cleared, Objects, Room};
-use super::shelf::{Format, Item, free_bytes};
+use super::shelf::{Item, free_bytes};
 use super::wait::Pause as _;
 use super::{Context, Learnt, jemalloc, jvm, node, pprof, smaps, wait};
 use crate::snapshot::CaptureView;
@@ -209,7 +210,7 @@ fn v8(context: &mut Context, target: &Target) -> Result<Taken, Nothing> {
         ),
     );
     context.attribute(cleared.need_bytes);
-    match node::snapshot(target.pid, &setup, &*context.desk) {
+    match node::snapshot(target.pid, &setup, node::Patience::default(), &*context.desk) {
         Ok(path) => Ok((path, Format::V8Snapshot, Some(cleared))),
         Err(why) => {
             context.attribute(0);
@@ -299,6 +300,11 @@ fn digest(context: &mut Context, item: &Item, target: &Target, view: &mut Captur
     ]);
     if *format == Format::V8Snapshot {
         command.arg("--compress");
+    }
+    if matches!(format, Format::Jemalloc | Format::Pprof) {
+        // Its own files while it runs, whatever lies at their paths by now and wherever its root is.
+        command.arg("--binary").arg(format!("/proc/{}/exe", target.pid));
+        command.arg("--root").arg(format!("/proc/{}/root", target.pid));
     }
     command.stdout(std::process::Stdio::null());
     let errors = context.shelf.tmp().join("digest.err");

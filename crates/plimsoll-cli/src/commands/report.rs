@@ -15,6 +15,7 @@ use crate::args::Place;
 use crate::exit::{self, Failure};
 use crate::output::LocalClock;
 use crate::snapshot::found;
+use crate::symbols::Symbols;
 use crate::trend::{self, Analysis};
 use crate::web::client::Client;
 
@@ -64,7 +65,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
 }
 
 fn of_dir(dir: &Path) -> Result<(Analysis, PathBuf, String), Failure> {
-    let samples = heap::trend::read(dir)?;
+    let samples = heap::trend::read(dir, &Symbols::default())?;
     let name = dir.canonicalize().ok().and_then(|dir| dir.file_name().map(|name| name.to_string_lossy().into_owned()));
     Ok((trend::analyse(samples, None), dir.to_owned(), name.unwrap_or_default()))
 }

@@ -1,8 +1,46 @@
-//! Heap captures in one line: how many are kept, the newest, and what does not work.
+//! Heap captures in one line: how many are kept, the newest, and what does not work; and what changed between two, as every JSON tells it.
+
+use plimsoll_heap::digest::Kind;
+use plimsoll_heap::profile::diff::Change;
+use serde::Serialize;
 
 use super::text::{Line, Tone};
 use super::words;
 use crate::snapshot::{CaptureView, HeapView};
+
+/// One key in two captures.
+#[derive(Debug, PartialEq, Serialize)]
+pub(crate) struct ChangeRow {
+    pub(crate) kind: &'static str,
+    /// Absent for who is not authorised.
+    pub(crate) key: Option<String>,
+    pub(crate) before_bytes: u64,
+    pub(crate) after_bytes: u64,
+    pub(crate) delta_bytes: i64,
+    pub(crate) before_count: u64,
+    pub(crate) after_count: u64,
+    /// What a difference has to exceed to mean something; 0 where both were counted.
+    pub(crate) noise_bytes: f64,
+    /// It does not.
+    pub(crate) within_noise: bool,
+}
+
+impl ChangeRow {
+    /// Of a change among keys of `kind`, which is called `key` where that may be told.
+    pub(crate) fn of(kind: Kind, change: &Change, key: Option<String>) -> ChangeRow {
+        ChangeRow {
+            kind: kind.word(),
+            key,
+            before_bytes: change.before_bytes,
+            after_bytes: change.after_bytes,
+            delta_bytes: change.delta_bytes(),
+            before_count: change.before_count,
+            after_count: change.after_count,
+            noise_bytes: change.error_bytes,
+            within_noise: change.is_noise(),
+        }
+    }
+}
 
 /// The line of `status`.
 pub(crate) fn facts(heap: &HeapView, now_unix: f64) -> Line {

@@ -4,7 +4,7 @@
 //! `comm`, a decision's text) are shown with control characters replaced, so that they cannot steer the terminal.
 
 pub(crate) mod bar;
-mod heap;
+pub(crate) mod heap;
 pub(crate) mod panel;
 mod report;
 pub(crate) mod table;

@@ -14,7 +14,7 @@ use super::client::{Client, ClientError};
 use super::token::Token;
 use super::{HEADER_TIME, TCP_CONNECTIONS, WebHandle, serve, socket};
 use crate::capture::due::Trigger;
-use crate::capture::shelf::{Format, Keep, Shelf};
+use crate::capture::shelf::{Keep, Shelf};
 use crate::snapshot::{Control, DecisionView, RunState, Snapshot, sample};
 
 /// A supervisor that only remembers what it was told.
@@ -141,6 +141,7 @@ fn the_port_is_for_reading_and_tells_no_secrets() {
     for (target, kind, word) in [
         ("/", "text/html", "<title>"),
         ("/app.js", "text/javascript", "fetch("),
+        ("/heap.js", "text/javascript", "export function heap"),
         ("/report.js", "text/javascript", "export function report"),
         ("/style.css", "text/css", "{"),
         ("/icon.svg", "image/svg+xml", "<svg"),
@@ -283,6 +284,7 @@ fn a_port_for_everyone_needs_a_token() {
 /// A shelf with two captures: a cache has grown, and its name is a secret.
 fn shelf(dir: &std::path::Path) -> Shelf {
     use plimsoll_heap::digest::{Digest, Kind, Row};
+    use plimsoll_heap::format::Format;
     let shelf = Shelf::new(dir.join("heap"), Keep::default());
     shelf.make().unwrap();
     for (unix_ms, bytes) in [(1_700_000_000_000_u64, 1_000_000), (1_700_001_800_000, 9_000_000)] {

@@ -63,6 +63,40 @@ fn one_snapshot_is_summed_up_followed_and_opened() {
 }
 
 #[test]
+fn profiles_and_digests_are_summed_up_and_compared_and_an_id_is_enough() {
+    let profiles = Path::new(env!("CARGO_MANIFEST_DIR")).join("../plimsoll-heap/testdata");
+    let dir = tempfile::tempdir().unwrap();
+    let ids = ["1-asked-9", "2-asked-9"].map(|id| dir.path().join(id));
+    for (id, name) in ids.iter().zip(["rust-1.heap", "rust-2.heap"]) {
+        std::fs::copy(profiles.join(name), id.with_extension("heap")).unwrap();
+        let digest = ["open", "--save-digest", &id.with_extension("digest").display().to_string()].map(str::to_owned);
+        assert_eq!(code(&heap(&digest.each_ref().map(String::as_str), std::slice::from_ref(id))), Some(0));
+    }
+    let top = heap(&["top"], &ids[1..]);
+    assert!(
+        printed(&top).contains("19.5 MiB ± ") && printed(&top).contains(", jemalloc heap profile"),
+        "{}",
+        printed(&top)
+    );
+    // The program is not on this machine: said, with what helps, and its functions stand by their places.
+    let said = String::from_utf8_lossy(&top.stderr).into_owned();
+    assert!(said.contains("/opt/leaky/plimsoll-leaky: No such file") && said.contains("--binary"), "{said}");
+    let files = printed(&heap(&["diff"], &ids));
+    assert!(files.contains("+11.5 MiB ± 2.0 MiB") && files.contains("plimsoll-leaky+0x"), "{files}");
+    // The files go, the digests stay: by the same names.
+    ids.iter().for_each(|id| std::fs::remove_file(id.with_extension("heap")).unwrap());
+    let digests = printed(&heap(&["diff"], &ids));
+    assert_eq!(digests.lines().nth(3), files.lines().nth(3), "{digests}\n{files}");
+    assert!(printed(&heap(&["top"], &ids[1..])).contains("Plimsoll digest"));
+    let json: Value = serde_json::from_slice(&heap(&["diff", "--json"], &ids).stdout).unwrap();
+    assert_eq!((&json["kind"], json["rows"][0]["within_noise"].as_bool()), (&Value::from("stack"), Some(false)));
+    let graph = data("leak-after.heapsnapshot.gz");
+    let mixed = heap(&["diff"], &[ids[0].clone(), graph]);
+    let why = String::from_utf8_lossy(&mixed.stderr).into_owned();
+    assert!(code(&mixed) == Some(1) && why.contains("one is by stack, the other by owner and class"), "{why}");
+}
+
+#[test]
 fn a_file_that_is_not_whole_is_a_failure_that_says_so() {
     let dir = tempfile::tempdir().unwrap();
     let small = std::fs::read(data("small.heapsnapshot")).unwrap();

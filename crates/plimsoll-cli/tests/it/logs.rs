@@ -78,6 +78,10 @@ fn filters_choose_by_text_stream_level_time_and_number() {
     assert_eq!(numbers(&["-n", "2"]), ["2999", "word"]);
     assert_eq!(numbers(&["-n", "1500", "--stream", "stdout"])[0], "1500", "more than are kept in memory");
     assert_eq!(numbers(&["-n", "0"]), [""; 0]);
+    for (words, count) in [(&[][..], "3001\n"), (&["--level", "error"], "3\n"), (&["--grep", "5$"], "300\n")] {
+        assert_eq!(shop.printed(&[words, &["--count"]].concat()), count, "{words:?}");
+    }
+    assert_eq!(shop.json(&["-c", "--stream", "stderr"])[0]["lines"], 1);
     assert_eq!(numbers(&["--since", "1h"]).len(), 3001);
     assert_eq!(numbers(&["--until", "1h"]), [""; 0]);
 }

@@ -87,7 +87,7 @@ pub struct OwnerDiff {
     pub before: Amount,
     /// Its share in the newer one.
     pub after: Amount,
-    /// It was there before, the same object.
+    /// It was there before, the same object; of several, each of them. `None` where ids do not compare.
     pub survived: Option<bool>,
 }
 

@@ -145,10 +145,12 @@ pub(super) fn compare(before: &OwnerSide, after: &OwnerSide, by_id: bool) -> Vec
             if is_after {
                 row.after.join(owner.share);
                 largest.0 += u64::from(owner.id != 0);
+                if by_id && owner.id != 0 {
+                    row.survived = Some(row.survived.unwrap_or(true) && before.found.contains(&number));
+                }
                 if owner.share.bytes >= largest.2 {
                     largest.2 = owner.share.bytes;
                     (row.steps, row.id) = (owner.steps.clone(), owner.id);
-                    row.survived = (by_id && owner.id != 0).then(|| before.found.contains(&number));
                 }
             } else {
                 row.before.join(owner.share);

@@ -9,16 +9,20 @@ use std::io::Read;
 use super::lines::Lines;
 use super::{ENTRIES_MAX, FRAMES_MAX, ReadError, STACK_MAX, Warning, Warnings};
 use crate::digest::Kind;
-use crate::profile::{Entry, Frame, Frames, Profile, Sampling};
+use crate::profile::{Entry, Frame, Frames, Mapped, Profile, Sampling};
 
 /// Mappings that are kept; more are not needed to name an address.
 const MAPPINGS_MAX: usize = 1 << 16;
+
+/// The warning of a file without a `--- symbol` section: whoever has the program's file can name its functions.
+pub const NO_SYMBOLS: &str = "no symbols in the file: functions are shown as file+offset";
 
 /// A part of a mapped file.
 struct Mapping {
     start: u64,
     end: u64,
     file_offset: u64,
+    inode: u64,
     file: String,
 }
 
@@ -113,7 +117,10 @@ pub fn read(input: impl Read) -> Result<(Profile, Vec<Warning>), ReadError> {
         for address in addresses {
             // What is inlined counts, too: a stack is bounded, however its symbols are written.
             let room = STACK_MAX.saturating_sub(stack.len());
-            for frame in name(address, room, &symbols, &mappings) {
+            for (frame, mapping) in name(address, room, &symbols, &mappings) {
+                if let Some(m) = mapping {
+                    profile.maps(mapped(m));
+                }
                 let too_many = ReadError::TooMany { most: FRAMES_MAX as u64, what: "frames" };
                 stack.push(frames.index(frame, &mut profile.frames).ok_or(too_many)?);
             }
@@ -121,7 +128,7 @@ pub fn read(input: impl Read) -> Result<(Profile, Vec<Warning>), ReadError> {
         profile.entries.push(Entry { frames: stack, bytes, count });
     }
     if symbols.is_empty() && !profile.entries.is_empty() {
-        warnings.add(0, "no symbols in the file: functions are shown as file+offset");
+        warnings.add(0, NO_SYMBOLS);
     }
     Ok((profile, warnings.into_vec()))
 }
@@ -162,23 +169,54 @@ fn symbol(line: &str, symbols: &mut HashMap<u64, String>) {
     }
 }
 
+/// `55d4c8a00000-55d4c8a21000 r-xp 00002000 fe:00 326279    /opt/app/bin/server`; a path may hold blanks.
 fn mapping(line: &str) -> Option<Mapping> {
-    let mut words = line.split_whitespace();
-    let (start, end) = words.next()?.split_once('-')?;
-    let (_access, file_offset) = (words.next()?, words.next()?);
-    let file = words.nth(2)?.to_owned();
-    Some(Mapping { start: hex(start)?, end: hex(end)?, file_offset: hex(file_offset)?, file })
+    let mut rest = line.trim_start();
+    let mut word = || {
+        let (word, behind) = rest.split_once(char::is_whitespace)?;
+        rest = behind.trim_start();
+        Some(word)
+    };
+    let (start, end) = word()?.split_once('-')?;
+    let (_access, file_offset, _device, inode) = (word()?, word()?, word()?, word()?);
+    let file = rest.trim_end().to_owned();
+    let inode = inode.parse().unwrap_or(0);
+    (!file.is_empty()).then_some(())?;
+    Some(Mapping { start: hex(start)?, end: hex(end)?, file_offset: hex(file_offset)?, inode, file })
 }
 
-/// The frames of an address, the innermost first. A caller's address is the one behind its call, which may be in the next function.
-fn name(address: u64, room: usize, symbols: &HashMap<u64, String>, mappings: &[Mapping]) -> Vec<Frame> {
+/// What the kernel writes behind the path of a file that is there no more.
+const DELETED: &str = " (deleted)";
+
+fn mapped(m: &Mapping) -> Mapped {
+    let file = m.file.strip_suffix(DELETED);
+    Mapped {
+        file: file.unwrap_or(&m.file).to_owned(),
+        inode: m.inode,
+        is_deleted: file.is_some(),
+        build: String::new(),
+    }
+}
+
+/// The frames of an address, the innermost first, and where it is mapped if nothing names it. A caller's address is the one behind its
+/// call, which may be in the next function.
+fn name<'a>(
+    address: u64,
+    room: usize,
+    symbols: &HashMap<u64, String>,
+    mappings: &'a [Mapping],
+) -> Vec<(Frame, Option<&'a Mapping>)> {
     if let Some(names) = symbols.get(&address).or_else(|| symbols.get(&address.wrapping_sub(1))) {
-        return names.split("--").take(room).map(|name| Frame { name: name.to_owned(), ..Frame::default() }).collect();
+        let frame = |name: &str| (Frame { name: name.to_owned(), ..Frame::default() }, None);
+        return names.split("--").take(room).map(frame).collect();
     }
     let mapped = mappings.iter().find(|m| (m.start..m.end).contains(&address));
     vec![match mapped {
-        Some(m) => Frame::address(&m.file, (address - m.start).saturating_add(m.file_offset)),
-        None => Frame { name: format!("{address:#x}"), ..Frame::default() },
+        Some(m) => {
+            let file = m.file.strip_suffix(DELETED).unwrap_or(&m.file);
+            (Frame::address(file, (address - m.start).saturating_add(m.file_offset)), mapped)
+        }
+        None => (Frame { name: format!("{address:#x}"), ..Frame::default() }, None),
     }]
 }
 
@@ -195,7 +233,9 @@ mod tests {
         assert!((profile.bytes() - 600.0 * scale).abs() < 1e-9 && (profile.count() - 3.0 * scale).abs() < 1e-9);
         assert_eq!(profile.key(&profile.entries[0]), "leaky+0x510 ← leaky+0x520");
         assert_eq!(profile.key(&profile.entries[1]), "0x9");
-        assert_eq!(warnings[0].what, "no symbols in the file: functions are shown as file+offset");
+        assert_eq!(warnings[0].what, NO_SYMBOLS);
+        let leaky = Mapped { file: "/bin/leaky".into(), inode: 5, is_deleted: false, build: String::new() };
+        assert_eq!(profile.mapped, [leaky]);
         assert!((profile.rows()[0].variance - 1_024.0 * 400.0 * scale).abs() < 1.0);
     }
 
@@ -205,6 +245,14 @@ mod tests {
             format!("--- symbol\nbinary=/bin/leaky\n0x1010 inner--leak_small\n0x101f main\n---\n--- heap\n{SMALL}");
         let (profile, _) = read(text.as_bytes()).unwrap();
         assert_eq!(profile.key(&profile.entries[0]), "inner ← leak_small ← main");
+    }
+
+    #[test]
+    fn a_file_that_was_replaced_keeps_its_name_and_paths_may_hold_blanks() {
+        let text = SMALL.replace("/bin/leaky", "/opt/my app/leaky (deleted)");
+        let (profile, _) = read(text.as_bytes()).unwrap();
+        assert_eq!(profile.key(&profile.entries[0]), "leaky+0x510 ← leaky+0x520");
+        assert_eq!((profile.mapped[0].file.as_str(), profile.mapped[0].is_deleted), ("/opt/my app/leaky", true));
     }
 
     #[test]

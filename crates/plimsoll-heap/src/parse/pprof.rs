@@ -10,7 +10,7 @@ use std::io::Read;
 use super::{ENTRIES_MAX, FRAMES_MAX, ReadError, STACK_MAX, Warning, Warnings};
 use crate::digest::Kind;
 use crate::format::Packing;
-use crate::profile::{Entry, Frame, Frames, Profile, Sampling};
+use crate::profile::{Entry, Frame, Frames, Mapped, Profile, Sampling};
 
 /// Bytes of a profile after unpacking; more is an error.
 pub const BYTES: u64 = 256 << 20;
@@ -283,6 +283,9 @@ fn profile(raw: &Raw<'_>, length: u64) -> Result<(Profile, Vec<Warning>), ReadEr
         for place in places {
             if !known.contains_key(place) {
                 let mut indices = Vec::new();
+                if let Some(mapped) = mapped(*place, raw, &text) {
+                    profile.maps(mapped);
+                }
                 for frame in name(*place, raw, &text) {
                     let too_many = ReadError::TooMany { most: FRAMES_MAX as u64, what: "frames" };
                     indices.push(frames.index(frame, &mut profile.frames).ok_or(too_many)?);
@@ -304,6 +307,13 @@ fn profile(raw: &Raw<'_>, length: u64) -> Result<(Profile, Vec<Warning>), ReadEr
         warnings.add(0, "negative figures: a difference of two profiles");
     }
     Ok((profile, warnings.into_vec()))
+}
+
+/// The file that a location without a name is in.
+fn mapped(place: u64, raw: &Raw<'_>, text: &dyn Fn(u64) -> String) -> Option<Mapped> {
+    let location = raw.locations.get(&place).filter(|location| location.lines.is_empty())?;
+    let m = raw.mappings.get(&location.mapping)?;
+    Some(Mapped { file: text(m.file), inode: 0, is_deleted: false, build: text(m.build) })
 }
 
 /// The frames of a location, the innermost first.

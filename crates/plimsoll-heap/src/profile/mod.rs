@@ -10,12 +10,14 @@ use std::collections::HashMap;
 
 use crate::digest::{Digest, Kind, Row};
 
-pub use site::{SKIPPED, is_plumbing};
+pub use site::{SKIPPED, is_plumbing, is_plumbing_file};
 
 /// Rows of a digest, of each kind: the largest.
 pub const DIGEST_ROWS: usize = 200;
 /// Frames in the key of a stack, from the leaking function on.
 pub const KEY_FRAMES: usize = 4;
+/// Mapped files that are kept of one profile.
+pub const MAPPED_MAX: usize = 1 << 10;
 
 /// How the figures of a profile came about.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -63,6 +65,19 @@ impl Frame {
     }
 }
 
+/// A mapped file that frames without a symbol are in ([`Frame::offset`] is not 0), and how to tell that file from another of its name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Mapped {
+    /// Its path, as the program saw it; [`Frame::file`] of those frames.
+    pub file: String,
+    /// Its inode; 0 where the profile does not say.
+    pub inode: u64,
+    /// It was removed, or another put in its place, while the program ran.
+    pub is_deleted: bool,
+    /// Its build id in hexadecimal digits; empty where the profile does not say.
+    pub build: String,
+}
+
 /// What is live of one stack, class or mapping.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Entry {
@@ -89,14 +104,24 @@ pub struct Profile {
     pub frames: Vec<Frame>,
     /// The entries.
     pub entries: Vec<Entry>,
+    /// Files that frames without a symbol are in; at most [`MAPPED_MAX`].
+    pub mapped: Vec<Mapped>,
     /// Figures of the whole process, by name: `rss`, `pss`.
     pub totals: Vec<(&'static str, u64)>,
 }
 
 impl Profile {
     pub(crate) fn new(kind: Kind, sampling: Sampling) -> Profile {
-        let (builds, frames, entries, totals) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        Profile { kind, unix_ns: 0, sampling, builds, frames, entries, totals }
+        Profile {
+            kind,
+            unix_ns: 0,
+            sampling,
+            builds: Vec::new(),
+            frames: Vec::new(),
+            entries: Vec::new(),
+            mapped: Vec::new(),
+            totals: Vec::new(),
+        }
     }
 
     /// All bytes.
@@ -112,13 +137,16 @@ impl Profile {
     }
 
     /// The key of an entry: for a stack the function that is to blame — the first that is neither allocator nor standard library —
-    /// and up to three callers, `leak_small ← serve ← main`.
+    /// and up to three callers that are neither, `leak_small ← serve ← main`.
     #[must_use]
     pub fn key(&self, entry: &Entry) -> String {
         let frame = |at: &u32| self.frames.get(*at as usize);
         let frames: Vec<&Frame> = entry.frames.iter().filter_map(frame).collect();
         let blamed = site::blamed(&frames);
-        let names: Vec<&str> = frames[blamed..].iter().take(KEY_FRAMES).map(|f| site::short(&f.name)).collect();
+        let mut frames = frames.into_iter().skip(blamed);
+        let callers = |frame: &&Frame| !site::is_skipped(frame);
+        let names = frames.next().into_iter().chain(frames.filter(callers)).take(KEY_FRAMES);
+        let names: Vec<&str> = names.map(|f| site::short(&f.name)).collect();
         if names.is_empty() { "(no stack)".to_owned() } else { names.join(" ← ") }
     }
 
@@ -129,6 +157,13 @@ impl Profile {
         match frames.get(site::blamed(&frames)) {
             Some(frame) if !frame.file.is_empty() && frame.offset == 0 => format!("{}:{}", frame.file, frame.line),
             _ => String::new(),
+        }
+    }
+
+    /// Notes that a frame without a symbol is in this file.
+    pub(crate) fn maps(&mut self, mapped: Mapped) {
+        if self.mapped.len() < MAPPED_MAX && self.mapped.iter().all(|known| known.file != mapped.file) {
+            self.mapped.push(mapped);
         }
     }
 

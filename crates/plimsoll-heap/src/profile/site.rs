@@ -4,7 +4,7 @@
 use super::Frame;
 
 /// How the names of frames that are skipped begin. Generic arguments and hashes are cut off before.
-pub const SKIPPED: [&str; 39] = [
+pub const SKIPPED: [&str; 42] = [
     // Allocators.
     "prof_",
     "_rjem_",
@@ -45,9 +45,13 @@ pub const SKIPPED: [&str; 39] = [
     "runtime.new",
     "runtime.grow",
     "runtime.make",
-    // C++.
+    // C++, as it is mangled, too.
     "__gnu_cxx::",
+    "_Znw",
+    "_Zna",
     "_rust_",
+    // What calls main.
+    "__libc_start",
 ];
 
 /// How the files begin whose frames are skipped where they have no symbol.
@@ -57,17 +61,39 @@ const SKIPPED_FILES: [&str; 8] =
 /// This frame belongs to an allocator or a standard library.
 #[must_use]
 pub fn is_plumbing(name: &str) -> bool {
+    if name == "_start" || is_std_impl(name) {
+        return true;
+    }
     let name = name.trim_start_matches('<').trim_start_matches('&');
     SKIPPED.iter().any(|begin| name.starts_with(begin.trim_start_matches('<')))
 }
 
+/// Rust's `<u8 as alloc::vec::spec_from_elem::SpecFromElem>::from_elem`: a trait of the standard library for one of the language's own
+/// types, which only the standard library may implement. A type of a program has a path, and its code is the program's.
+fn is_std_impl(name: &str) -> bool {
+    let Some((own, of)) = name.strip_prefix('<').and_then(|inner| inner.split_once(" as ")) else { return false };
+    let of_std = ["alloc::", "core::", "std::", "hashbrown::"].iter().any(|begin| of.starts_with(begin));
+    of_std && (own.starts_with(['[', '(', '*']) || !own.contains("::"))
+}
+
 /// The index of the frame to blame; 0 where all are plumbing.
 pub(super) fn blamed(frames: &[&Frame]) -> usize {
-    let skipped = |frame: &Frame| match frame.offset {
+    frames.iter().position(|frame| !is_skipped(frame)).unwrap_or(0)
+}
+
+/// This file, by its name or path, is an allocator's or a standard library.
+#[must_use]
+pub fn is_plumbing_file(path: &str) -> bool {
+    let name = path.rsplit('/').next().unwrap_or(path);
+    SKIPPED_FILES.iter().any(|begin| name.starts_with(begin))
+}
+
+/// This frame is of an allocator or a standard library, by its name or, where it has none, by its file.
+pub(super) fn is_skipped(frame: &Frame) -> bool {
+    match frame.offset {
         0 => is_plumbing(&frame.name),
-        _ => SKIPPED_FILES.iter().any(|begin| frame.name.starts_with(begin)),
-    };
-    frames.iter().position(|frame| !skipped(frame)).unwrap_or(0)
+        _ => is_plumbing_file(&frame.name),
+    }
 }
 
 /// A Rust name without its hash: `app::leak::h0123456789abcdef` becomes `app::leak`.
@@ -112,7 +138,20 @@ mod tests {
         {
             assert!(!is_plumbing(name), "{name}");
         }
-        for name in ["runtime.mallocgc", "malloc", "<&alloc::string::String as X>::f", "core::ops::function::FnOnce"] {
+        for name in
+            ["<app::Pool as core::iter::Iterator>::next", "_start_server", "<&app::Map as core::fmt::Debug>::fmt"]
+        {
+            assert!(!is_plumbing(name), "{name}");
+        }
+        for name in [
+            "runtime.mallocgc",
+            "malloc",
+            "<&alloc::string::String as X>::f",
+            "core::ops::function::FnOnce",
+            "<u8 as alloc::vec::spec_from_elem::SpecFromElem>::from_elem",
+            "<[app::Row] as alloc::slice::hack::ConvertVec>::to_vec",
+            "_start",
+        ] {
             assert!(is_plumbing(name), "{name}");
         }
     }

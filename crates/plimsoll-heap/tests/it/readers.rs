@@ -11,13 +11,16 @@ use plimsoll_heap::profile::{Profile, diff};
 type Read = fn(&[u8]) -> Result<(Profile, Vec<Warning>), ReadError>;
 
 /// File and its reader.
-const FILES: [(&str, Read); 11] = [
+const FILES: [(&str, Read); 14] = [
     ("go-1.pb.gz", |bytes| pprof::read(bytes)),
     ("go-2.pb.gz", |bytes| pprof::read(bytes)),
     ("jemalloc-1.heap", |bytes| jemalloc::read(bytes)),
     ("jemalloc-2.heap", |bytes| jemalloc::read(bytes)),
     ("jemalloc-1.symbolized", |bytes| jemalloc::read(bytes)),
     ("jemalloc-2.symbolized", |bytes| jemalloc::read(bytes)),
+    ("rust-1.heap", |bytes| jemalloc::read(bytes)),
+    ("rust-2.heap", |bytes| jemalloc::read(bytes)),
+    ("rust-2.symbolized", |bytes| jemalloc::read(bytes)),
     ("node.heapprofile", |bytes| heapprofile::read(bytes)),
     ("jvm-1.histogram", |bytes| jvm::read(bytes)),
     ("jvm-2.histogram", |bytes| jvm::read(bytes)),
@@ -65,6 +68,20 @@ fn reported(report: &str, function: &str) -> f64 {
     line.split_whitespace().next().unwrap().trim_end_matches('B').parse().unwrap()
 }
 
+/// The figure behind `Total:`.
+fn reported_total(report: &str) -> f64 {
+    let text = std::fs::read_to_string(path(report)).unwrap();
+    let total = text.lines().find_map(|line| line.strip_prefix("Total: ")).unwrap();
+    total.trim_end_matches(" B").parse().unwrap()
+}
+
+/// What a function and all that it calls hold: the fourth column of jeprof's report.
+fn cumulative(report: &str, function: &str) -> f64 {
+    let text = std::fs::read_to_string(path(report)).unwrap();
+    let line = text.lines().find(|line| line.ends_with(&format!(" {function}"))).unwrap();
+    line.split_whitespace().nth(3).unwrap().parse().unwrap()
+}
+
 fn bytes_of(profile: &Profile, function: &str) -> f64 {
     let blamed = |key: &str| key.split(" ← ").next() == Some(function);
     profile.entries.iter().filter(|entry| blamed(&profile.key(entry))).map(|entry| entry.bytes).sum()
@@ -97,6 +114,30 @@ fn jemalloc_agrees_with_jeprof_and_the_leak_is_the_first_row() {
         found.changes.iter().filter(|c| c.key.starts_with("leak_small")).map(|c| c.delta_bytes() as f64).sum();
     assert!((grown - reported("je-diff.top", "leak_small")).abs() < 10.0, "{grown}");
     assert!(found.changes.iter().filter(|c| c.key.starts_with("fill_cache")).all(|c| c.delta_bytes() == 0));
+}
+
+/// A Rust service on jemalloc (`plimsoll-leaky 24`), where jeprof gives all bytes to `prof_backtrace_impl`.
+#[test]
+fn a_rust_program_agrees_with_jeprof_and_its_own_functions_are_to_blame() {
+    let (before, _) = read("rust-1.heap");
+    let (after, _) = read("rust-2.heap");
+    let (named, _) = read("rust-2.symbolized");
+    // "Total: 20398012 B"; jeprof cuts each line to whole bytes.
+    let total = reported_total("rust-2.top");
+    for profile in [&after, &named] {
+        assert!((profile.bytes() - total).abs() <= profile.entries.len() as f64, "{} and {total}", profile.bytes());
+    }
+    let grown = diff::diff(&before, &after).unwrap().total.delta_bytes() as f64;
+    assert!((grown - reported_total("rust-diff.top")).abs() <= 20.0, "{grown}");
+    for function in ["plimsoll_leaky::keep_sessions", "plimsoll_leaky::keep_pages"] {
+        let held: f64 = named.rows().iter().filter(|row| row.key.contains(function)).map(|row| row.bytes as f64).sum();
+        let theirs = cumulative("rust-2.top", function);
+        assert!((held - theirs).abs() <= 20.0, "{function}: {held} and {theirs}");
+    }
+    let plumbing =
+        |key: &str| ["alloc::", "core::", "std::", "_rjem", "prof_"].iter().any(|begin| key.starts_with(begin));
+    assert!(named.rows().iter().all(|row| !plumbing(&row.key)), "{:?}", named.rows());
+    assert_eq!(after.mapped[0].file, "/opt/leaky/plimsoll-leaky");
 }
 
 #[test]

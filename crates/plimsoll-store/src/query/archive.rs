@@ -1,22 +1,22 @@
 //! Sealed chunks, read from any process. Every look at the database is one short transaction, over before anything is handed out: a
 //! reader that stands still (a pager) keeps no old state of the database alive.
 //!
-//! Memory: one decompressed chunk per stream, each at most 16 MiB, usually 1 to 2, besides the hot window.
+//! Memory: one decompressed chunk per stream, each at most 16 MiB, usually 1 to 2, and those that are opened ahead ([`super::ahead`]),
+//! besides the hot window; nothing between two calls.
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rusqlite::blob::Blob;
-use rusqlite::{Connection, ErrorCode, MAIN_DB, OpenFlags, OptionalExtension, Row as SqlRow};
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension};
 
-use crate::chunk::{Chunk, Item, Items};
-use crate::filter::Needed;
-use crate::hot::{HotWindow, Key};
+use super::ahead::{self, Opened, Opener, Queue};
+use super::rows::{self, Blobs, Filters, Row};
+use crate::chunk::{Item, Unpacker};
+use crate::hot::HotWindow;
 use crate::query::Query;
-use crate::schema::{self, BUSY, Position, failed, signed, unsigned};
-use crate::split::Found;
-use crate::{GapReason, StoreError, Stream};
+use crate::schema::{self, BUSY, Position, failed, signed};
+use crate::{StoreError, Stream};
 
 /// The reading end of the database.
 pub(crate) struct Archive {
@@ -28,39 +28,20 @@ pub(crate) struct Archive {
     /// It is of version 1: no token filters, no covering index.
     bare: bool,
     hot: Option<Arc<HotWindow>>,
-    slots: [Slot; 3],
 }
 
 /// Device and inode.
-type Identity = (u64, u64);
+pub(super) type Identity = (u64, u64);
 
-/// The chunk of a stream that is being read.
+/// A stream on its way forwards.
 #[derive(Default)]
-struct Slot {
-    row: Option<Row>,
-    chunk: Arc<Chunk>,
-    /// The chunk cannot be read: its row says what is missing.
-    damaged: bool,
+struct Lane {
+    /// The chunk that is being read.
+    head: Option<Opened>,
+    queue: Queue,
+    /// What is not on its way yet ends here or behind.
+    next: u64,
 }
-
-/// What is needed of a chunk's row.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Row {
-    id: i64,
-    first_position: u64,
-    last_position: u64,
-    first_unix_ns: u64,
-    last_unix_ns: u64,
-    /// Lines in it and in its gaps.
-    lines: u64,
-    gaps: u64,
-    raw_bytes: u64,
-}
-
-const COLUMNS: &str =
-    "id, first_position, last_position, first_unix_ns, last_unix_ns, lines + gap_lines, gaps, raw_bytes";
-/// The chunks of a stream that can have entries for a query.
-const MATCHING: &str = "stream = ?1 AND last_unix_ns >= ?2 AND first_unix_ns < ?3 AND (gaps > 0 OR levels >= ?4)";
 
 /// What of a log is in the hot window: everything from `from_unix_ns` on, and nothing is claimed for what is before.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -133,8 +114,7 @@ impl Archive {
             return Ok(None);
         }
         let bare = schema::check_version(&connection, path)? == 1;
-        let slots = Stream::ALL.map(|_| Slot::default());
-        Ok(Some(Archive { connection, path: path.to_path_buf(), identity, frozen: None, bare, hot: None, slots }))
+        Ok(Some(Archive { connection, path: path.to_path_buf(), identity, frozen: None, bare, hot: None }))
     }
 
     /// Chunks are looked for in `hot` first, and kept there.
@@ -155,113 +135,118 @@ impl Archive {
         schema::position(&self.connection).map_err(failed(&self.path))
     }
 
-    /// Gives the chunks' memory back.
-    pub(crate) fn rest(&mut self) {
-        self.slots = Stream::ALL.map(|_| Slot::default());
-    }
-
-    /// Hands out what is sealed at `from` or behind it, in the order of positions, up to `horizon`. Entries of chunks that cannot
-    /// match `query` are left out; others are for the caller to judge.
+    /// Hands out what is sealed at `from` or behind it, in the order of positions, up to `horizon`. Lines without `query`'s pattern are
+    /// left out; time, level and stream are for the caller to judge. A chunk before the horizon that `by_row` takes is not opened.
     pub(crate) fn walk(
         &mut self,
         query: &Query,
-        from: u64,
-        horizon: u64,
+        (from, horizon): (u64, u64),
+        by_row: &mut dyn FnMut(&Row) -> bool,
         each: &mut dyn FnMut(Stream, Item<'_>) -> ControlFlow<()>,
     ) -> Result<Walked, StoreError> {
+        let mut by_row = |row: &Row| row.last_position < horizon && by_row(row);
+        let mut lanes = Stream::ALL.map(|_| Lane { next: from, ..Lane::default() });
         let mut wanted = [from; 3];
-        loop {
-            let sealed = self.look(query, &mut wanted).map_err(failed(&self.path))?;
-            if self.slots.iter().all(|slot| slot.row.is_none()) {
-                return Ok(Walked::All(sealed));
+        std::thread::scope(|scope| {
+            let hot = (self.hot.as_deref(), self.identity);
+            let mut opener = Opener::new(scope, query.pattern.as_ref(), hot, false);
+            loop {
+                let sealed = self.look(query, &mut lanes, &mut opener, &mut by_row).map_err(failed(&self.path))?;
+                for lane in lanes.iter_mut().filter(|lane| lane.head.is_none()) {
+                    lane.head = opener.take(&mut lane.queue);
+                }
+                if lanes.iter().all(|lane| lane.head.is_none()) {
+                    return Ok(Walked::All(sealed));
+                }
+                match merge(&lanes, &mut wanted, horizon, each) {
+                    Merged::End(end) => return Ok(end),
+                    Merged::Through(stream) => {
+                        if let Some(read) = lanes[stream.index()].head.take() {
+                            opener.give_back(read);
+                        }
+                    }
+                }
             }
-            if let Some(end) = merge(&self.slots, &mut wanted, horizon, each) {
-                return Ok(end);
-            }
-        }
+        })
     }
 
-    /// Loads, in one transaction, each stream's first chunk that has something at or behind the wanted position, which moves over those
-    /// that lack what is looked for. Chunks that appear later lie behind all that are there now: a seal writes all streams up to one
-    /// position.
-    fn look(&mut self, query: &Query, wanted: &mut [u64; 3]) -> rusqlite::Result<Position> {
+    /// Sends for each stream's next chunks, in one transaction: those that have nothing for `query`, or are taken by `by_row`, are passed
+    /// over. Chunks that appear later lie behind all that are there now: a seal writes all streams up to one position. So whenever
+    /// one stream is looked at, all are that have nothing on its way.
+    fn look(
+        &self,
+        query: &Query,
+        lanes: &mut [Lane; 3],
+        opener: &mut Opener<'_, '_>,
+        by_row: &mut dyn FnMut(&Row) -> bool,
+    ) -> rusqlite::Result<Position> {
         let read = self.connection.unchecked_transaction()?;
-        let mut filters = Filters { connection: &read, needed: query.needed().filter(|_| !self.bare), blob: None };
-        let find = format!("{} AND last_position >= ?5 ORDER BY last_position", select(self.bare));
-        for stream in Stream::ALL {
-            let slot = &mut self.slots[stream.index()];
-            let wanted = &mut wanted[stream.index()];
-            let mut next = None;
-            if query.takes_stream(stream) {
-                let mut find = read.prepare_cached(&find)?;
-                let (since, until, level) = bounds(query);
-                let mut rows = find.query((stream.number(), since, until, level, signed(*wanted)))?;
-                while let Some(row) = rows.next()?.map(Row::read).transpose()? {
-                    if filters.may_match(&row) {
-                        next = Some(row);
-                        break;
-                    }
-                    *wanted = row.last_position + 1;
-                }
+        let (mut filters, mut blobs) = (Filters::new(&read, query, self.bare), Blobs::chunks(&read));
+        let find = format!("{} AND last_position >= ?5 ORDER BY last_position", rows::select_matching(self.bare));
+        for stream in Stream::ALL.into_iter().filter(|stream| query.takes_stream(*stream)) {
+            let on_their_way: usize = lanes.iter().map(|lane| lane.queue.len()).sum();
+            let lane = &mut lanes[stream.index()];
+            let has_none = lane.head.is_none() && lane.queue.len() == 0;
+            let mut most = opener.ahead().saturating_sub(on_their_way).max(usize::from(has_none));
+            if most == 0 {
+                continue;
             }
-            match next {
-                Some(row) if slot.row == Some(row) => {}
-                Some(row) => {
-                    slot.load(&read, self.hot.as_deref(), self.identity, row, false)?;
+            let mut find = read.prepare_cached(&find)?;
+            let (since, until, level) = rows::bounds(query);
+            let mut rows = find.query((stream.number(), since, until, level, signed(lane.next)))?;
+            while let Some(row) = rows.next()?.map(Row::read).transpose()? {
+                lane.next = row.last_position + 1;
+                if by_row(&row) || !filters.may_match(&row) {
+                    continue;
                 }
-                None => slot.row = None,
+                opener.open(row, &mut lane.queue, &mut blobs)?;
+                most -= 1;
+                if most == 0 {
+                    break;
+                }
             }
         }
-        drop(filters);
         schema::position(&read)
     }
 
     /// Loads the newest chunks into the hot window, newest first, until one finds no room there or `bytes` of them were loaded.
     pub(crate) fn warm(&mut self, bytes: u64) -> Result<Coverage, StoreError> {
-        let Some(hot) = self.hot.clone() else { return Ok(Coverage::default()) };
+        let Some(hot) = self.hot.as_deref() else { return Ok(Coverage::default()) };
+        self.load_newest(hot, bytes).map_err(failed(&self.path))
+    }
+
+    fn load_newest(&self, hot: &HotWindow, bytes: u64) -> rusqlite::Result<Coverage> {
         let mut covered = Coverage { complete: true, ..Coverage::default() };
-        let failed = failed(&self.path);
-        let read = self.connection.unchecked_transaction().map_err(&failed)?;
-        let rows = || {
-            let all = format!("SELECT {COLUMNS} FROM chunk ORDER BY last_position DESC");
-            let mut find = read.prepare_cached(&all)?;
-            let mut rows = find.query([])?;
-            let (mut loaded, mut slot) = (0, Slot::default());
-            while let Some(row) = rows.next()?.map(Row::read).transpose()? {
-                covered.of_chunks += 1;
-                if !covered.complete {
+        let read = self.connection.unchecked_transaction()?;
+        let (mut blobs, mut unpacker) = (Blobs::chunks(&read), Unpacker::default());
+        let mut find = read.prepare_cached(&rows::select_all("DESC"))?;
+        let mut rows = find.query([])?;
+        let mut loaded = 0;
+        while let Some(row) = rows.next()?.map(Row::read).transpose()? {
+            covered.of_chunks += 1;
+            if !covered.complete {
+                continue;
+            }
+            let key = ahead::key(self.identity, &row);
+            if !hot.has(&key) {
+                let before = hot.held_bytes();
+                let chunk = ahead::load(&row, &mut blobs, &mut unpacker)?;
+                let kept = chunk.is_some_and(|chunk| hot.put(key, &chunk, false));
+                loaded += hot.held_bytes().saturating_sub(before);
+                covered.complete = kept && loaded <= bytes;
+                if !kept {
                     continue;
                 }
-                let key = Key {
-                    file: self.identity,
-                    chunk: row.id,
-                    first_position: row.first_position,
-                    last_position: row.last_position,
-                };
-                if !hot.has(&key) {
-                    let before = hot.held_bytes();
-                    slot.chunk = Arc::default();
-                    slot.load(&read, None, self.identity, row, false)?;
-                    let kept = !slot.damaged && hot.put(key, &slot.chunk, false);
-                    loaded += hot.held_bytes().saturating_sub(before);
-                    covered.complete = kept && loaded <= bytes;
-                    if !kept {
-                        continue;
-                    }
-                }
-                covered.chunks += 1;
-                covered.from_unix_ns = Some(covered.from_unix_ns.unwrap_or(u64::MAX).min(row.first_unix_ns));
             }
-            Ok(())
-        };
-        let done: rusqlite::Result<()> = { rows }();
-        done.map_err(&failed)?;
+            covered.chunks += 1;
+            covered.from_unix_ns = Some(covered.from_unix_ns.unwrap_or(u64::MAX).min(row.first_unix_ns));
+        }
         covered.complete &= covered.chunks == covered.of_chunks;
         Ok(covered)
     }
 
     /// Hands out entries before `below`, from the newest chunk backwards: chunk by chunk, forwards inside each, until `enough` says that
-    /// nothing at or before a position is wanted any more.
+    /// nothing at or before a position is wanted any more. What is left out is what [`Archive::walk`] leaves out.
     pub(crate) fn walk_back(
         &mut self,
         query: &Query,
@@ -269,221 +254,114 @@ impl Archive {
         each: &mut dyn FnMut(Stream, Item<'_>),
         enough: &mut dyn FnMut(u64) -> bool,
     ) -> Result<(), StoreError> {
-        // The newest chunk of each stream that was not handed out, and before which position to look for the one after it.
-        let mut next = [None::<Row>; 3];
-        let mut low = [below; 3];
-        loop {
-            let mut newest: Option<(Stream, Row)> = None;
-            for stream in Stream::ALL.into_iter().filter(|s| query.takes_stream(*s)) {
-                let at = stream.index();
-                if next[at].is_none() && low[at] > 0 {
-                    next[at] = self.before(query, stream, low[at]).map_err(failed(&self.path))?;
-                    low[at] = next[at].map_or(0, |row| row.first_position.min(low[at]));
+        // Of each stream: chunks on their way, and before which position to look for the one after them.
+        let mut lanes = Stream::ALL.map(|_| (Queue::default(), below));
+        std::thread::scope(|scope| {
+            let hot = (self.hot.as_deref(), self.identity);
+            let mut opener = Opener::new(scope, query.pattern.as_ref(), hot, true);
+            loop {
+                self.look_back(query, &mut lanes, &mut opener).map_err(failed(&self.path))?;
+                let next = |stream: &Stream| lanes[stream.index()].0.next().map(|row| row.last_position);
+                let newest = Stream::ALL.into_iter().filter_map(|stream| Some((next(&stream)?, stream)));
+                let Some((position, stream)) = newest.max_by_key(|(position, _)| *position) else { return Ok(()) };
+                if enough(position) {
+                    return Ok(());
                 }
-                if let Some(row) = next[at]
-                    && newest.is_none_or(|(_, other)| row.last_position > other.last_position)
-                {
-                    newest = Some((stream, row));
+                let Some(opened) = opener.take(&mut lanes[stream.index()].0) else { return Ok(()) };
+                for item in opened.entries().filter(|item| item.position < below) {
+                    each(stream, item);
                 }
+                opener.give_back(opened);
             }
-            let Some((stream, row)) = newest else { return Ok(()) };
-            if enough(row.last_position) {
-                return Ok(());
-            }
-            next[stream.index()] = None;
-            let slot = &mut self.slots[0];
-            let loaded = slot.load(&self.connection, self.hot.as_deref(), self.identity, row, true);
-            if !loaded.map_err(failed(&self.path))? {
-                // Deleted, or merged with others, meanwhile: looked for again from where it ended.
-                low[stream.index()] = row.last_position.saturating_add(1).min(below);
+        })
+    }
+
+    /// Sends for each stream's newest chunks with entries before where it is that may be wanted.
+    fn look_back(
+        &self,
+        query: &Query,
+        lanes: &mut [(Queue, u64); 3],
+        opener: &mut Opener<'_, '_>,
+    ) -> rusqlite::Result<()> {
+        let read = self.connection.unchecked_transaction()?;
+        let (mut filters, mut blobs) = (Filters::new(&read, query, self.bare), Blobs::chunks(&read));
+        let find = format!("{} AND last_position < ?5 ORDER BY last_position DESC", rows::select_matching(self.bare));
+        for stream in Stream::ALL.into_iter().filter(|stream| query.takes_stream(*stream)) {
+            let on_their_way: usize = lanes.iter().map(|(queue, _)| queue.len()).sum();
+            let (queue, low) = &mut lanes[stream.index()];
+            let mut most = opener.ahead().saturating_sub(on_their_way).max(usize::from(queue.len() == 0));
+            if *low == 0 || most == 0 {
                 continue;
             }
-            for item in slot.entries().filter(|item| item.position < below) {
-                each(stream, item);
+            // A chunk with entries on both sides: it was merged from several meanwhile, or the call began inside it.
+            let mut across = read.prepare_cached(&rows::select_first())?;
+            let across = across.query_row((stream.number(), signed(*low)), Row::read).optional()?;
+            if let Some(row) = across.filter(|row| row.first_position < *low) {
+                *low = row.first_position;
+                opener.open(row, queue, &mut blobs)?;
+                most -= 1;
+            }
+            let mut find = read.prepare_cached(&find)?;
+            let (since, until, level) = rows::bounds(query);
+            let mut rows = find.query((stream.number(), since, until, level, signed(*low)))?;
+            while most > 0 {
+                let Some(row) = rows.next()?.map(Row::read).transpose()? else {
+                    *low = 0;
+                    break;
+                };
+                *low = row.first_position;
+                if filters.may_match(&row) {
+                    opener.open(row, queue, &mut blobs)?;
+                    most -= 1;
+                }
             }
         }
-    }
-
-    /// The newest chunk of a stream with entries before `low` that may be wanted.
-    fn before(&self, query: &Query, stream: Stream, low: u64) -> rusqlite::Result<Option<Row>> {
-        let read = self.connection.unchecked_transaction()?;
-        // A chunk with entries on both sides: it was merged from several meanwhile, or `low` lies inside it.
-        let across = format!(
-            "SELECT {COLUMNS} FROM chunk WHERE stream = ?1 AND last_position >= ?2 ORDER BY last_position LIMIT 1"
-        );
-        let across = read.prepare_cached(&across)?.query_row((stream.number(), signed(low)), Row::read).optional()?;
-        if let Some(row) = across.filter(|row| row.first_position < low) {
-            return Ok(Some(row));
-        }
-        let mut filters = Filters { connection: &read, needed: query.needed().filter(|_| !self.bare), blob: None };
-        let find = format!("{} AND last_position < ?5 ORDER BY last_position DESC", select(self.bare));
-        let (since, until, level) = bounds(query);
-        let mut find = read.prepare_cached(&find)?;
-        let mut rows = find.query((stream.number(), since, until, level, signed(low)))?;
-        while let Some(row) = rows.next()?.map(Row::read).transpose()? {
-            if filters.may_match(&row) {
-                return Ok(Some(row));
-            }
-        }
-        Ok(None)
+        Ok(())
     }
 }
 
-/// The beginning of a look for chunks that match: by the index that has all of it, where there is one.
-fn select(bare: bool) -> String {
-    let index = if bare { "" } else { "INDEXED BY chunk_facts" };
-    format!("SELECT {COLUMNS} FROM chunk {index} WHERE {MATCHING}")
+/// How far the chunks at hand went.
+enum Merged {
+    End(Walked),
+    /// This stream's is read to its end.
+    Through(Stream),
 }
 
-/// Asks chunks' token filters, by one handle.
-struct Filters<'c> {
-    connection: &'c Connection,
-    /// `None`: every chunk may match.
-    needed: Option<&'c Needed>,
-    blob: Option<Blob<'c>>,
-}
-
-impl Filters<'_> {
-    /// Whether the chunk may have what is needed. A chunk with gaps does: they are handed out whatever is looked for. So does one
-    /// without a filter.
-    fn may_match(&mut self, row: &Row) -> bool {
-        let Some(needed) = self.needed.filter(|_| row.gaps == 0) else { return true };
-        if self.blob.as_mut().is_some_and(|blob| blob.reopen(row.id).is_err()) {
-            self.blob = None;
-        }
-        if self.blob.is_none() {
-            self.blob = self.connection.blob_open(MAIN_DB, c"filter", c"bits", row.id, true).ok();
-        }
-        let Some(blob) = self.blob.as_ref() else { return true };
-        needed.may_be_in(&mut |into, at| blob.read_at_exact(into, at).is_ok())
-    }
-}
-
-/// Hands out the loaded chunks' entries from the wanted positions on. `None`: one of them is used up.
+/// Hands out the opened chunks' entries from the wanted positions on, until one of the chunks is read to its end.
 fn merge(
-    slots: &[Slot; 3],
+    lanes: &[Lane; 3],
     wanted: &mut [u64; 3],
     horizon: u64,
     each: &mut dyn FnMut(Stream, Item<'_>) -> ControlFlow<()>,
-) -> Option<Walked> {
+) -> Merged {
     let mut entries = Stream::ALL.map(|stream| {
         let from = wanted[stream.index()];
-        slots[stream.index()].entries().skip_while(move |item| item.position < from).peekable()
+        let entries = lanes[stream.index()].head.iter().flat_map(Opened::entries);
+        entries.skip_while(move |item| item.position < from).peekable()
     });
     loop {
         let mut first: Option<(Stream, u64)> = None;
         for stream in Stream::ALL {
             let at = stream.index();
-            let Some(row) = slots[at].row else { continue };
+            let Some(opened) = &lanes[at].head else { continue };
             let Some(item) = entries[at].peek() else {
-                wanted[at] = row.last_position + 1;
-                return None;
+                wanted[at] = opened.row.last_position + 1;
+                return Merged::Through(stream);
             };
             if first.is_none_or(|(_, position)| item.position < position) {
                 first = Some((stream, item.position));
             }
         }
-        let (stream, position) = first?;
-        if position >= horizon {
-            return Some(Walked::Horizon);
-        }
-        let item = entries[stream.index()].next()?;
-        if each(stream, item).is_break() {
-            return Some(Walked::Enough(position));
+        let Some((stream, position)) = first.filter(|(_, position)| *position < horizon) else {
+            return Merged::End(Walked::Horizon);
+        };
+        if let Some(item) = entries[stream.index()].next()
+            && each(stream, item).is_break()
+        {
+            return Merged::End(Walked::Enough(position));
         }
         wanted[stream.index()] = position + 1;
     }
-}
-
-impl Slot {
-    /// Loads a row's chunk, from memory or from the database; false if it is not there any more. `newest`: it is worth keeping.
-    fn load(
-        &mut self,
-        connection: &Connection,
-        hot: Option<&HotWindow>,
-        file: Identity,
-        row: Row,
-        newest: bool,
-    ) -> rusqlite::Result<bool> {
-        (self.row, self.damaged) = (Some(row), false);
-        let key = Key { file, chunk: row.id, first_position: row.first_position, last_position: row.last_position };
-        if let Some(chunk) = hot.and_then(|hot| hot.get(&key)) {
-            self.chunk = chunk;
-            return Ok(true);
-        }
-        // The buffer is used again, unless somebody keeps it.
-        if Arc::get_mut(&mut self.chunk).is_none() {
-            self.chunk = Arc::default();
-        }
-        let Some(chunk) = Arc::get_mut(&mut self.chunk) else { return Ok(false) };
-        let mut find = connection.prepare_cached("SELECT blob FROM chunk WHERE id = ?1 AND first_position = ?2")?;
-        let load = |r: &SqlRow<'_>| Ok(chunk.load(r.get_ref(0)?.as_blob().unwrap_or_default()));
-        let Some(loaded) = find.query_row((row.id, signed(row.first_position)), load).optional()? else {
-            self.row = None;
-            return Ok(false);
-        };
-        self.damaged = loaded.is_err();
-        if let (Some(hot), false) = (hot, self.damaged) {
-            hot.put(key, &self.chunk, newest);
-        }
-        Ok(true)
-    }
-
-    fn entries(&self) -> Entries<'_> {
-        let items = (self.row.is_some() && !self.damaged).then(|| self.chunk.items());
-        Entries { items, row: self.row, lost: self.row.is_some() && self.damaged }
-    }
-}
-
-/// A chunk's entries; in place of what cannot be read, a gap.
-struct Entries<'a> {
-    items: Option<Items<'a>>,
-    row: Option<Row>,
-    lost: bool,
-}
-
-impl<'a> Iterator for Entries<'a> {
-    type Item = Item<'a>;
-
-    fn next(&mut self) -> Option<Item<'a>> {
-        if let Some(items) = self.items.as_mut() {
-            match items.next()? {
-                Ok(item) => return Some(item),
-                Err(_) => (self.items, self.lost) = (None, true),
-            }
-        }
-        let row = self.row.filter(|_| std::mem::take(&mut self.lost))?;
-        let found = Found::Gap {
-            lines: row.lines,
-            bytes: row.raw_bytes,
-            from_unix_ns: row.first_unix_ns,
-            to_unix_ns: row.last_unix_ns,
-            reason: GapReason::DatabaseLost,
-        };
-        Some(Item { position: row.last_position, at_unix_ns: row.last_unix_ns, level: None, found })
-    }
-}
-
-impl Row {
-    fn read(row: &SqlRow<'_>) -> rusqlite::Result<Row> {
-        let column = |at| row.get(at).map(unsigned);
-        Ok(Row {
-            id: row.get(0)?,
-            first_position: column(1)?,
-            last_position: column(2)?,
-            first_unix_ns: column(3)?,
-            last_unix_ns: column(4)?,
-            lines: column(5)?,
-            gaps: column(6)?,
-            raw_bytes: column(7)?,
-        })
-    }
-}
-
-/// What a chunk's row must have: latest time at least, earliest time less than, level mask at least.
-fn bounds(query: &Query) -> (i64, i64, i64) {
-    let level = query.min_level.map_or(0, |level| 1 << level as i64);
-    (query.since_unix_ns.map_or(0, signed), query.until_unix_ns.map_or(i64::MAX, signed), level)
 }
 
 fn may_not_make_files(error: &rusqlite::Error) -> bool {

@@ -3,7 +3,7 @@
 use super::*;
 use crate::chunk::Builder;
 use crate::schema::Database;
-use crate::split::Resume;
+use crate::split::{Found, Resume};
 
 fn names(dir: &Path) -> Vec<String> {
     let mut names: Vec<String> =
@@ -23,7 +23,7 @@ fn sealed(path: &Path) -> Database {
 
 fn lines(archive: &mut Archive) -> usize {
     let mut count = 0;
-    let walked = archive.walk(&Query::default(), 0, u64::MAX, &mut |_, _| {
+    let walked = archive.walk(&Query::default(), (0, u64::MAX), &mut |_| false, &mut |_, _| {
         count += 1;
         ControlFlow::Continue(())
     });

@@ -52,8 +52,40 @@ impl Query {
         self.pattern.as_ref().map(Pattern::needed).filter(|needed| !needed.is_nothing())
     }
 
+    /// The same question of lines that are known to have the pattern.
+    pub(super) fn without_pattern(&self) -> Query {
+        Query { pattern: None, streams: self.streams.clone(), ..*self }
+    }
+
     pub(super) fn takes_stream(&self, stream: Stream) -> bool {
         self.streams.is_empty() || self.streams.contains(&stream)
+    }
+}
+
+/// How many entries a query wants; see [`Reader::count`](crate::Reader::count).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counted {
+    /// Lines; of a line that is longer than `Settings::max_line_bytes`, each piece.
+    pub lines: u64,
+    /// Places where lines are missing.
+    pub gaps: u64,
+    /// Lines that are missing there, at least.
+    pub gap_lines: u64,
+}
+
+impl Counted {
+    /// Counts one more entry.
+    pub fn count(&mut self, entry: &Entry<'_>) {
+        self.add(match entry.kind {
+            EntryKind::Line { .. } => Counted { lines: 1, ..Counted::default() },
+            EntryKind::Gap { lines, .. } => Counted { lines: 0, gaps: 1, gap_lines: lines },
+        });
+    }
+
+    pub(super) fn add(&mut self, more: Counted) {
+        self.lines += more.lines;
+        self.gaps += more.gaps;
+        self.gap_lines += more.gap_lines;
     }
 }
 

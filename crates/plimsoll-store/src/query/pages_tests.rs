@@ -92,6 +92,8 @@ fn queries() -> Vec<(&'static str, Query)> {
             "bad ones of one stream",
             Query { streams: vec![Stream::Stdout], min_level: Some(crate::LogLevel::Error), ..Query::default() },
         ),
+        ("no level but info", Query { min_level: Some(crate::LogLevel::Info), ..Query::default() }),
+        ("a time", Query { since_unix_ns: Some(2_500), until_unix_ns: Some(27_100), ..Query::default() }),
         (
             "a time, and a word",
             Query { since_unix_ns: Some(7_000), until_unix_ns: Some(9_000), ..looking("008000", word) },
@@ -114,6 +116,8 @@ fn filters_windows_and_pages_say_what_the_plain_way_says() {
         let expected = forwards(&mut Reader::open(without.path()).unwrap(), &query);
         let found = forwards(&mut Reader::open(dir.path()).unwrap(), &query);
         assert_eq!(found, expected, "{name}, with filters");
+        let counted = Reader::open(dir.path()).unwrap().count(&query).unwrap();
+        assert_eq!(counted.lines + counted.gaps, expected.len() as u64, "{name}, counted: {counted:?}");
         let mut reader = Reader::open_with(dir.path(), Some(hot.clone())).unwrap();
         for _ in 0..2 {
             assert_eq!(forwards(&mut reader, &query), expected, "{name}, with a window");

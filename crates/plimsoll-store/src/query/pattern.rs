@@ -1,13 +1,19 @@
 //! What is looked for in lines: a text or a regular expression, compiled once, and what every line with it must have ([`Needed`]), so
 //! that chunks whose token filter lacks it are not opened.
 //!
+//! A chunk that is opened is searched as one text, line ends included, and not line by line: most have nothing, and the search for a
+//! literal runs through them at memory speed. For that, the expression is compiled so that it cannot match a line end, and `^` and `$` mean
+//! a line's ends; one that asks for the ends of the text (`\A`, `\z`) is tried line by line.
+//!
 //! Only whole tokens help: `timeout` may stand inside `gettimeouts`, so as a text it asks every chunk; as a whole word, or as
 //! `: timeout,`, it asks those that have the token. Words of other scripts than Latin are not in the filter.
 //!
 //! Bounds: an expression is understood as at most 16 alternatives of 512 pieces; what is beyond asks for nothing.
 
 use regex::bytes::{Regex, RegexBuilder};
-use regex_syntax::hir::{Class, Hir, HirKind, Look};
+use regex_automata::{Input, meta};
+use regex_syntax::hir::{Capture, Class, ClassBytes, ClassBytesRange, ClassUnicode, ClassUnicodeRange};
+use regex_syntax::hir::{Hir, HirKind, Look, Repetition};
 
 use crate::filter::{Needed, pair_hash, token_hash};
 
@@ -41,6 +47,8 @@ impl Default for Find {
 #[derive(Clone, Debug)]
 pub struct Pattern {
     regex: Regex,
+    /// The same, for lines that stand in one text with their ends.
+    in_text: Option<meta::Regex>,
     needed: Needed,
 }
 
@@ -67,14 +75,43 @@ impl Pattern {
         }
         let mut builder = RegexBuilder::new(&expression);
         let regex = builder.case_insensitive(find.ignore_case).size_limit(find.size_limit_bytes).build()?;
-        let parser = regex_syntax::ParserBuilder::new().utf8(false).case_insensitive(find.ignore_case).build();
-        let needed = { parser }.parse(&expression).map_or_else(|_| Needed::default(), |hir| needed(&hir));
-        Ok(Pattern { regex, needed })
+        let mut parser = regex_syntax::ParserBuilder::new();
+        parser.utf8(false).case_insensitive(find.ignore_case).multi_line(true);
+        let Ok(hir) = parser.build().parse(&expression) else { return Ok(regex.into()) };
+        let limits = meta::Config::new().nfa_size_limit(Some(find.size_limit_bytes)).utf8_empty(false);
+        let in_text =
+            within_lines(&hir).and_then(|hir| meta::Builder::new().configure(limits).build_from_hir(&hir).ok());
+        Ok(Pattern { regex, in_text, needed: needed(&hir) })
     }
 
     /// Whether it is found in `line`.
     pub fn is_match(&self, line: &[u8]) -> bool {
         self.regex.is_match(line)
+    }
+
+    /// Where the lines of `text` begin that it is found in, in rising order. Each line of `text` has its end.
+    pub(crate) fn lines_with_it(&self, text: &[u8]) -> Vec<usize> {
+        let (mut starts, mut at) = (Vec::new(), 0);
+        let Some(in_text) = &self.in_text else {
+            for line in memchr::memchr_iter(b'\n', text) {
+                if self.is_match(&text[at..line]) {
+                    starts.push(at);
+                }
+                at = line + 1;
+            }
+            return starts;
+        };
+        while at < text.len()
+            && let Some(found) = in_text.search_half(&Input::new(text).range(at..).earliest(true))
+        {
+            let end = found.offset();
+            // A match has no line end in it: it lies in the line that it ends in.
+            let start = memchr::memrchr(b'\n', &text[at..end]).map_or(at, |before| at + before + 1);
+            let Some(line) = memchr::memchr(b'\n', &text[end..]) else { break };
+            starts.push(start);
+            at = end + line + 1;
+        }
+        starts
     }
 
     /// Whether chunks without it can be told by their token filters.
@@ -87,11 +124,43 @@ impl Pattern {
     }
 }
 
-/// A compiled expression, with flags that nobody can see: every chunk is asked.
+/// A compiled expression, with flags that nobody can see: every chunk is asked, line by line.
 impl From<Regex> for Pattern {
     fn from(regex: Regex) -> Pattern {
-        Pattern { regex, needed: Needed::default() }
+        Pattern { regex, in_text: None, needed: Needed::default() }
     }
+}
+
+/// The same expression for text of many lines: none of its matches has a line end. `None`: it asks for the ends of the text.
+fn within_lines(hir: &Hir) -> Option<Hir> {
+    let all = |parts: &[Hir]| parts.iter().map(within_lines).collect::<Option<Vec<Hir>>>();
+    Some(match hir.kind() {
+        HirKind::Empty => Hir::empty(),
+        HirKind::Literal(literal) if literal.0.contains(&b'\n') => Hir::fail(),
+        HirKind::Literal(literal) => Hir::literal(literal.0.clone()),
+        HirKind::Class(Class::Unicode(class)) => {
+            let mut class = class.clone();
+            class.difference(&ClassUnicode::new([ClassUnicodeRange::new('\n', '\n')]));
+            Hir::class(Class::Unicode(class))
+        }
+        HirKind::Class(Class::Bytes(class)) => {
+            let mut class = class.clone();
+            class.difference(&ClassBytes::new([ClassBytesRange::new(b'\n', b'\n')]));
+            Hir::class(Class::Bytes(class))
+        }
+        HirKind::Look(Look::Start | Look::End | Look::StartCRLF | Look::EndCRLF) => return None,
+        HirKind::Look(look) => Hir::look(*look),
+        HirKind::Repetition(repetition) => {
+            let sub = Box::new(within_lines(&repetition.sub)?);
+            Hir::repetition(Repetition { sub, ..repetition.clone() })
+        }
+        HirKind::Capture(capture) => {
+            let sub = Box::new(within_lines(&capture.sub)?);
+            Hir::capture(Capture { sub, ..capture.clone() })
+        }
+        HirKind::Concat(parts) => Hir::concat(all(parts)?),
+        HirKind::Alternation(ways) => Hir::alternation(all(ways)?),
+    })
 }
 
 /// One step of a match, as far as tokens are concerned.

@@ -84,6 +84,50 @@ fn a_broken_or_huge_expression_is_an_error() {
     assert!(Pattern::new(r"\w{500}{50}", Find { size_limit_bytes: 10_000, ..Find::default() }).is_err());
 }
 
+/// The expression as it stands, asked of each line by itself.
+fn line_by_line(expression: &str, find: Find, text: &[u8]) -> Vec<usize> {
+    let mut builder = RegexBuilder::new(expression);
+    let regex = builder.case_insensitive(find.ignore_case).build().unwrap_or_else(|e| panic!("{expression}: {e}"));
+    let mut at = 0;
+    let mut starts = Vec::new();
+    for line in text.split_inclusive(|byte| *byte == b'\n') {
+        if regex.is_match(&line[..line.len() - 1]) {
+            starts.push(at);
+        }
+        at += line.len();
+    }
+    starts
+}
+
+#[test]
+fn a_text_of_many_lines_is_searched_as_each_line_would_be() {
+    let text = b"first line\n\n  second\r\nTHIRD \xff line\nend\n";
+    let table = [
+        (r"line$", true),
+        (r"^\s", true),
+        (r"^$", true),
+        ("", true),
+        (r"line\s+second", true),
+        ("[^q]*second", true),
+        (r"(?s)line.*second", true),
+        (r"line\n", true),
+        ("line[\n]?", true),
+        ("(?i)third|first", true),
+        (r"\r$", true),
+        (r"\bend\b", true),
+        (r"(?-u:\xff)", true),
+        (r"(?-m:^)end", false),
+        (r"\Aend\z", false),
+        (r"(?R)second$", false),
+        (r"(?-m)end$", false),
+    ];
+    for (expression, in_text) in table {
+        let pattern = of(expression, Find::default());
+        assert_eq!(pattern.lines_with_it(text), line_by_line(expression, Find::default(), text), "{expression:?}");
+        assert_eq!(pattern.in_text.is_some(), in_text, "{expression:?}");
+    }
+}
+
 fn expression() -> impl Strategy<Value = String> {
     let atom = prop_oneof![
         8 => "[abkK1.3]{1,4}",
@@ -96,6 +140,8 @@ fn expression() -> impl Strategy<Value = String> {
         1 => Just(r"\s+".to_string()),
         1 => Just("é".to_string()),
         1 => Just(r"\W".to_string()),
+        1 => Just("[^a]*".to_string()),
+        1 => Just(r"\z".to_string()),
     ];
     let parts = prop::collection::vec(atom, 1..6).prop_map(|parts| parts.concat());
     parts.prop_recursive(2, 8, 3, |inner| {
@@ -129,5 +175,15 @@ proptest! {
             });
             prop_assert!(may, "{expression:?} is found in {line:?}");
         }
+    }
+
+    /// All lines at once, and each by itself: the same lines.
+    #[test]
+    fn lines_are_found_together_as_they_are_alone(
+        expression in expression(), text in "([abkK13. é_\u{212a}\r]{0,8}\n){0,6}", ignore_case in any::<bool>(),
+    ) {
+        let find = Find { ignore_case, ..Find::default() };
+        let found = of(&expression, find).lines_with_it(text.as_bytes());
+        prop_assert_eq!(found, line_by_line(&expression, find, text.as_bytes()), "{:?} in {:?}", expression, text);
     }
 }

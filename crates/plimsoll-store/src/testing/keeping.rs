@@ -45,6 +45,33 @@ fn quick(place: &Place) -> Settings {
     Settings { seal_after: Duration::from_millis(20), spool_bytes: 8 << 20, ..place.settings() }
 }
 
+/// More than a chunk waits when sealing is due, though neither what was read is a chunk's worth, nor what was not.
+#[test]
+fn what_is_due_is_sealed_to_its_end() {
+    let place = Place::new();
+    let settings = Settings { seal_after: Duration::from_secs(3600), spool_bytes: 64 << 20, ..place.settings() };
+    let (mut intake, store, _) = open(settings).unwrap();
+    let (read, mut write) = super::pipe();
+    let mut print = |bytes: usize, times: u64| {
+        for number in 0..times {
+            until("there is room", || store.stats().ring_used_bytes < 100_000);
+            writeln!(write, "{number:0width$}", width = bytes - 1).unwrap();
+            intake.read_from(Stream::Stdout, std::os::fd::AsFd::as_fd(&read), 1).unwrap();
+        }
+    };
+    // Frames of 136 bytes for 100 of text: 1 MiB of them, which is read, is no full chunk.
+    print(100, 8000);
+    print(60_000, 15);
+    until("everything is in the spool", || store.stats().ring_used_bytes == 0);
+    store.core.pressed.store(true, std::sync::atomic::Ordering::Release);
+    store.core.wake_sealer();
+    until("everything is sealed and the spool's file gone", || {
+        let stats = store.stats();
+        stats.kept_lines == 8000 + 15 && stats.spool_used_bytes == 0
+    });
+    assert!(store.stats().sealed_chunks_total > 1, "{:?}", store.stats());
+}
+
 #[test]
 fn lines_are_bounded_under_continuous_writes() {
     let place = Place::new();

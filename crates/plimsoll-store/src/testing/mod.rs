@@ -8,7 +8,7 @@ use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use crate::chunk::Chunk;
+use crate::chunk::{Chunk, Unpacker};
 use crate::frame::{Frame, GAP_BYTES, HEADER_BYTES, Kind};
 use crate::open::SPOOL_DIR;
 use crate::ring::{Found as FoundRing, Ring};
@@ -246,7 +246,7 @@ fn sealed(dir: &Path, all: &mut BTreeMap<Stream, Vec<(u64, Entry)>>) -> [Resume;
     let mut chunk = Chunk::default();
     while let Some(row) = rows.next().unwrap() {
         let of = all.get_mut(&Stream::from_number(row.get(0).unwrap()).unwrap()).unwrap();
-        chunk.load(&row.get::<_, Vec<u8>>(1).unwrap()).unwrap();
+        chunk.load(&mut Unpacker::default(), &row.get::<_, Vec<u8>>(1).unwrap()).unwrap();
         of.extend(chunk.items().map(|item| item.map(|item| (item.position, entry(&item.found))).unwrap()));
     }
     crate::schema::position(&db).unwrap().resume

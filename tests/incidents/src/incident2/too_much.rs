@@ -28,40 +28,45 @@ fn told(what: &str, verdict: Result<(), String>) -> bool {
     held
 }
 
-/// Twice the load, with and without the gate; whether all of it held.
-pub(crate) fn run_overload(plan: &Plan) -> Result<bool, String> {
+/// What is judged of a run, and whether it holds.
+type Verdict = (&'static str, Result<(), String>);
+
+/// Runs a load with and without the gate in turn, control first; whether all of it held.
+fn both<R>(
+    plan: &Plan,
+    run: fn(bool, Duration) -> Result<R, String>,
+    rows: fn(&R) -> [(&'static str, &Seen); 4],
+    verdict: fn(&R, bool) -> Verdict,
+) -> Result<bool, String> {
     let mut all = true;
     for n in 0..plan.runs * 2 {
         let protected = n % 2 == 1;
-        println!(
-            "{} (sent, good, refused, lost; median, p99, longest)",
-            if protected { "with the gate" } else { "control" }
-        );
-        let run = overload(protected, Duration::from_secs(plan.seconds))?;
-        row("unloaded", &run.unloaded);
-        row("peak", &run.peak);
-        row("2 x peak", &run.doubled);
-        row("probes", &run.probes);
-        all &= if protected { told("held", run.held()) } else { told("collapsed", run.collapsed()) };
+        let which = if protected { "with the gate" } else { "control" };
+        println!("{which} (sent, good, refused, lost; median, p99, longest)");
+        let run = run(protected, Duration::from_secs(plan.seconds))?;
+        rows(&run).iter().for_each(|(name, seen)| row(name, seen));
+        let (what, held) = verdict(&run, protected);
+        all &= told(what, held);
     }
     Ok(all)
 }
 
-/// One client's heavy reads, with and without the gate; whether all of it held.
+/// Twice the load.
+pub(crate) fn run_overload(plan: &Plan) -> Result<bool, String> {
+    both(
+        plan,
+        overload,
+        |run| [("unloaded", &run.unloaded), ("peak", &run.peak), ("2 x peak", &run.doubled), ("probes", &run.probes)],
+        |run, protected| if protected { ("held", run.held()) } else { ("collapsed", run.collapsed()) },
+    )
+}
+
+/// One client's heavy reads.
 pub(crate) fn run_reads(plan: &Plan) -> Result<bool, String> {
-    let mut all = true;
-    for n in 0..plan.runs * 2 {
-        let protected = n % 2 == 1;
-        println!(
-            "{} (sent, good, refused, lost; median, p99, longest)",
-            if protected { "with the gate" } else { "control" }
-        );
-        let run = reads(protected, Duration::from_secs(plan.seconds))?;
-        row("alone", &run.alone);
-        row("beside", &run.beside);
-        row("probes", &run.probes);
-        row("abuser", &run.abuser);
-        all &= if protected { told("held", run.held()) } else { told("starved", run.starved()) };
-    }
-    Ok(all)
+    both(
+        plan,
+        reads,
+        |run| [("alone", &run.alone), ("beside", &run.beside), ("probes", &run.probes), ("abuser", &run.abuser)],
+        |run, protected| if protected { ("held", run.held()) } else { ("starved", run.starved()) },
+    )
 }

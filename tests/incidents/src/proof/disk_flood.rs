@@ -64,6 +64,7 @@ pub(crate) fn run(plan: &Plan) -> Result<bool, String> {
             &plan.lines.to_string(),
             seen.counted_lines == plan.lines,
         );
+        report.fact(&format!("{what}: lines that went to keep the bound"), &seen.retired_lines.to_string());
         let (stream, share, template, part) = &seen.live;
         let live = format!("{stream} {:.1} %: {:.0} % {template}", share * 100.0, part * 100.0);
         let named = stream == "stdout" && template.contains("EMFILE") && *part > 0.95;

@@ -5,7 +5,7 @@
 //! gap record of exactly its range.
 
 use crate::flood::{DEADLINE, FLAGS, PEAK_MAX_MB, done, flooding, peak_mb, seconds};
-use crate::report::{Must, Report};
+use crate::report::{Must, Report, megabytes};
 use plimsoll_incidents::clock;
 use plimsoll_incidents::protected::{Entry, Service, Setup};
 use plimsoll_incidents::slow_disk::SlowDisk;
@@ -23,6 +23,9 @@ const NOT_HELD_BACK_SECONDS: f64 = 2.6;
 const WRITE_MAX_SECONDS: f64 = 0.25;
 /// The small disk, in bytes.
 const SMALL_BYTES: u64 = 16 << 20;
+
+/// What a log's spool may take on disk: a quarter of `--log-disk`, 1 GiB unless asked for.
+const SPOOL_BYTES: u64 = 256 << 20;
 
 /// How often and how long.
 #[derive(Debug, clap::Args)]
@@ -192,7 +195,9 @@ pub(crate) fn many(plan: &ManyPlan) -> Result<bool, String> {
     let more = ["--rate", &rate.to_string(), "--time-writes", "--hold-ms", "3000"];
     let loud = flooding(Setup::new("loud", &FLAGS).dir(dir.path()), count, &more)?;
     let mut seen = Seen::default();
+    let mut spool_mb = Vec::new();
     clock::wait_for(Duration::from_secs(plan.seconds), Duration::from_millis(200), || {
+        spool_mb.push(megabytes(usage::disk_bytes(&loud.home().join("spool"))));
         loud.evidence().first("done").cloned()
     });
     let usages: Vec<usage::Usage> = quiet.iter().filter_map(|service| usage::of(service.pid())).collect();
@@ -209,6 +214,7 @@ pub(crate) fn many(plan: &ManyPlan) -> Result<bool, String> {
     let all = |figure: fn(&usage::Usage) -> f64| usages.iter().map(figure).collect::<Vec<f64>>();
     report.measured("quiet: peak RSS", "MB", &all(|usage| usage.peak_bytes as f64 / 1e6), Must::Max(PEAK_MAX_MB));
     report.measured("quiet: RSS", "MB", &all(|usage| usage.rss_bytes as f64 / 1e6), Must::Report);
+    report.measured("loud: its spool on disk", "MB", &spool_mb, Must::Max(megabytes(SPOOL_BYTES)));
     seen.report(&mut report, &format!("loud, {rate} lines/s"), Must::Max(count as f64 / rate as f64 + 2.0));
     Ok(report.finish())
 }

@@ -114,6 +114,53 @@ fn a_full_disk_refuses_before_anything_is_written() {
 }
 
 #[test]
+fn a_disk_that_fills_up_while_the_runtime_writes_is_a_failed_capture_and_the_service_lives() {
+    let _turn = turn();
+    if !node_is_here() {
+        return;
+    }
+    let Some(disk) = or_skip(Tmpfs::mount(700 << 20)) else { return };
+    let flags = ["--memory", "900M", "--heap", "full", "--heap-every", "1h", "--quiet"];
+    let service = HeapService::start_with("documents", &flags, |setup| setup.dir(disk.path()));
+    let service = service.unwrap_or_else(|why| panic!("{why}"));
+    assert_eq!(tested(&service), "ok");
+    for _ in 0..4 {
+        service.step().expect("a step");
+    }
+    let (tmp, filler) = (service.captures().join("tmp"), disk.path().join("filler"));
+    let answer = std::thread::scope(|scope| {
+        let asked = scope.spawn(|| service.snapshot());
+        let begun = clock::wait_for(DEADLINE, Duration::from_millis(1), || {
+            let mut names =
+                std::fs::read_dir(&tmp).ok()?.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+            names.find(|name| name.ends_with(".heapsnapshot"))
+        });
+        assert!(begun.is_some(), "the runtime began to write");
+        // Somebody else takes all that is left; 100 MB of documents are still to be written.
+        let file = std::fs::File::create(&filler).expect("a file");
+        let mut left = 1_u64 << 30;
+        while left >= 4096 {
+            let used = file.metadata().expect("its length").len();
+            match rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), used, left) {
+                Ok(()) => {}
+                Err(_) => left /= 2,
+            }
+        }
+        asked.join().expect("no panic").expect("an answer")
+    });
+    let said = answer["failed"].as_str().unwrap_or_default().to_owned() + &answer["notes"].to_string();
+    assert!(said.contains("v8-snapshot failed") && said.contains("disk is full"), "{answer}");
+    let names = std::fs::read_dir(service.captures()).expect("the shelf").chain(std::fs::read_dir(&tmp).expect("tmp"));
+    let names = names.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let halves: Vec<String> = names.filter(|name| name.contains("heapsnapshot") && !name.contains("-start-")).collect();
+    assert_eq!(halves, Vec::<String>::new(), "nothing that would count as a heap");
+    std::fs::remove_file(&filler).expect("it is there");
+    service.step().expect("it lives");
+    let again = service.snapshot().expect("an answer");
+    assert_eq!((&again["method"], &again["failed"]), (&Value::from("v8-snapshot"), &Value::Null), "{again}");
+}
+
+#[test]
 fn a_runtime_that_does_not_take_the_signal_is_not_sent_it_and_that_is_said() {
     let _turn = turn();
     let dir = tempfile::tempdir().expect("a directory");
@@ -202,6 +249,15 @@ fn a_rust_service_is_profiled_by_itself_and_by_its_allocator() {
     let rows = rows(&service.home().join("heap").join(format!("{id}.heap")));
     let held: f64 = rows.iter().filter(|row| row["kind"] == "stack").filter_map(|row| row["bytes"].as_f64()).sum();
     assert!((held / 30e6 - 1.0).abs() < 0.15, "30 MB are kept, {held:.0} are told: {rows:?}");
+    // Its own functions are named, by its own file: a third is kept in one, the rest in the other.
+    for (function, bytes) in [("plimsoll_leaky::keep_sessions", 10e6), ("plimsoll_leaky::keep_pages", 20e6)] {
+        let told = bytes_of(&rows, function);
+        assert!((told / bytes - 1.0).abs() < 0.2, "{bytes:.0} are kept in {function}, {told:.0} are told: {rows:?}");
+    }
+    // So does its digest, which outlives the file.
+    let digest = service.home().join("heap").join(format!("{id}.digest"));
+    let digest = plimsoll_incidents::files::text(&digest).expect("a digest");
+    assert!(digest.contains("plimsoll_leaky::keep_pages"), "{digest}");
     drop(service);
 
     // By jemalloc itself: it writes when its mappings reach a new high.

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use plimsoll_heap::diff::{self, Amount, ClassDiff, Diff, DiffError, OwnerDiff};
+use plimsoll_heap::format::Format;
 use serde_json::{Value, json};
 
 use super::input::{Input, unreadable};
@@ -11,6 +12,7 @@ use super::profiles::{self, Asked};
 use super::table::Table;
 use super::top::{class_name, several};
 use crate::exit::{self, Failure};
+use crate::symbols::Symbols;
 use crate::view::text::{self, Line, Tone};
 use crate::view::words;
 
@@ -33,6 +35,9 @@ pub(crate) struct Args {
     #[arg(long, value_name = "SIZE", value_parser = plimsoll::units::parse_size)]
     fail_on_growth: Option<u64>,
 
+    #[command(flatten)]
+    symbols: Symbols,
+
     /// One JSON object, with all owners and classes
     #[arg(long)]
     json: bool,
@@ -40,10 +45,14 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
     let (before, after) = (Input::open(&args.before)?, Input::open(&args.after)?);
-    if profiles::reads(before.format) && profiles::reads(after.format) {
-        let Args { before: from, after: to, limit, fail_on_growth, json } = args;
-        let asked = Asked { before: from, after: to, limit: *limit, fail_on_growth: *fail_on_growth, json: *json };
-        return profiles::compare(&asked, before, after);
+    let is_digest = |input: &Input| input.format == Some(Format::Digest);
+    let digests = is_digest(&before) || is_digest(&after);
+    if digests || profiles::reads(before.format) && profiles::reads(after.format) {
+        let Args { before: from, after: to, limit, fail_on_growth, symbols, json } = args;
+        let asked =
+            Asked { before: from, after: to, limit: *limit, fail_on_growth: *fail_on_growth, symbols, json: *json };
+        let compare = if digests { profiles::compare_digests } else { profiles::compare };
+        return compare(&asked, before, after);
     }
     before.expect_v8()?;
     after.expect_v8()?;
@@ -127,7 +136,11 @@ fn explained(found: &Diff) -> Vec<Line> {
     if let Some(owner) = found.largest_growth().filter(|owner| growth > 0 && owner.delta_bytes() > 0) {
         let share = 100.0 * owner.delta_bytes() as f64 / growth as f64;
         let share = if share > 100.0 { "More than all".to_owned() } else { format!("{share:.1} %") };
-        let in_place = if grew_in_place(owner) { ", the same object as before" } else { "" };
+        let in_place = match owner.owners {
+            _ if !grew_in_place(owner) => "",
+            1 => ", the same object as before",
+            _ => ", the same objects as before",
+        };
         lines.push(
             Line::new()
                 .plain(format!("{share} of the growth is held by "))
@@ -142,7 +155,7 @@ fn explained(found: &Diff) -> Vec<Line> {
 
 /// No other object came in its stead: what it holds is more.
 fn grew_in_place(owner: &OwnerDiff) -> bool {
-    owner.survived == Some(true) && owner.owners == 1 && owner.before.bytes > 0 && owner.delta_bytes() > 0
+    owner.survived == Some(true) && owner.before.bytes > 0 && owner.delta_bytes() > 0
 }
 
 fn owners(found: &Diff, limit: usize) -> Vec<Line> {

@@ -13,6 +13,7 @@ use plimsoll_heap::digest::{Digest, Kind, Row};
 
 use super::input::Input;
 use crate::exit::Failure;
+use crate::symbols::Symbols;
 
 /// How far behind everybody else it runs.
 const NICE: i32 = 10;
@@ -42,6 +43,9 @@ pub(crate) struct Args {
     #[arg(long = "total", value_name = "NAME=BYTES", value_parser = total)]
     totals: Vec<(String, u64)>,
 
+    #[command(flatten)]
+    symbols: Symbols,
+
     /// Pack the file: FILE becomes FILE.zst
     #[arg(long)]
     compress: bool,
@@ -56,7 +60,7 @@ fn total(text: &str) -> Result<(String, u64), String> {
 pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
     // Refused only where somebody set a limit to it; then it runs as it is.
     rustix::process::nice(NICE).ok();
-    let mut digest = super::open::digest(Input::open(&args.file)?)?;
+    let mut digest = super::open::digest(Input::open(&args.file)?, &args.symbols)?;
     if let Some(at_ms) = args.at_ms {
         digest.unix_ns = at_ms.saturating_mul(1_000_000);
     }
@@ -116,6 +120,7 @@ mod tests {
             at_ms: Some(1_700_000_000_000),
             life: 7,
             totals: vec![("rss".into(), 4096)],
+            symbols: Symbols::default(),
             compress: true,
         }
     }

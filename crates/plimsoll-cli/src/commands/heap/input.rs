@@ -25,8 +25,9 @@ pub(crate) struct Input {
 }
 
 impl Input {
-    /// Opens a file; `-` is stdin.
+    /// Opens a file; `-` is stdin. A capture may be named without its ending, as its id is.
     pub(crate) fn open(path: &Path) -> Result<Input, Failure> {
+        let path = &by_id(path);
         let failed = |what: &str, error: &io::Error| Failure::new(format!("cannot {what} {}: {error}", path.display()));
         let is_stdin = path.as_os_str() == "-";
         let (mut file_bytes, mut unix_ns) = (None, 0);
@@ -75,6 +76,15 @@ impl Input {
                 .hint("V8 .heapsnapshot and .heapprofile, pprof, jemalloc heap_v2, JVM class histogram, smaps; also packed by gzip or zstd")),
         }
     }
+}
+
+/// The file of a capture that is named by its id, or its digest where only that is left; any other path as it is.
+fn by_id(path: &Path) -> PathBuf {
+    let id = path.file_name().and_then(|name| name.to_str()).filter(|_| !path.exists());
+    let Some(id) = id else { return path.to_owned() };
+    let formats = Format::CAPTURED.into_iter().chain([Format::Digest]);
+    let names = formats.flat_map(|format| ["", ".zst"].map(|packed| format!("{id}.{}{packed}", format.extension())));
+    names.map(|name| path.with_file_name(name)).find(|file| file.is_file()).unwrap_or_else(|| path.to_owned())
 }
 
 /// What a snapshot that cannot be read means to whoever asked for it.

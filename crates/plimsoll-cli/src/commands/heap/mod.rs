@@ -27,9 +27,9 @@ pub(crate) struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
-    /// Compare two snapshots: who grew, by owner path and by class
+    /// Compare two snapshots or profiles: who grew
     Diff(diff::Args),
-    /// Show who holds the most in one snapshot, by owner path and by class
+    /// Show who holds the most in one snapshot or profile
     Top(top::Args),
     /// Show what keeps objects alive: the shortest path from the root
     Paths(paths::Args),

@@ -8,12 +8,15 @@ use plimsoll_heap::digest::{Digest, Kind};
 use plimsoll_heap::format::{Format, Packing};
 use plimsoll_heap::parse;
 use plimsoll_heap::profile::Profile;
+use plimsoll_heap::profile::diff::NOISE_WIDTH;
 use plimsoll_heap::summary::Summary;
 use serde_json::{Value, json};
 
 use super::input::{Input, unreadable};
 use super::table::Table;
 use crate::exit::Failure;
+use crate::symbols::Symbols;
+use crate::trend;
 use crate::view::text::{self, Line, Tone};
 use crate::view::words;
 
@@ -32,31 +35,46 @@ pub(crate) struct Args {
     #[arg(long, value_name = "DIGEST")]
     save_digest: Option<PathBuf>,
 
+    #[command(flatten)]
+    symbols: Symbols,
+
     /// One JSON object
     #[arg(long)]
     json: bool,
 }
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
-    let input = Input::open(&args.file)?;
-    let (format, packing, file_bytes) = (input.format, input.packing, input.file_bytes);
-    let digest = digest(input)?;
-    if let Some(path) = &args.save_digest {
+    let Args { file, limit, save_digest, symbols, json } = args;
+    answer(Input::open(file)?, *limit, save_digest.as_deref(), symbols, *json)
+}
+
+/// What is in a file, as its digest has it.
+pub(super) fn answer(
+    input: Input,
+    limit: usize,
+    save_digest: Option<&Path>,
+    symbols: &Symbols,
+    json: bool,
+) -> Result<ExitCode, Failure> {
+    let (format, packing, file_bytes, name) =
+        (input.format, input.packing, input.file_bytes, input.path.display().to_string());
+    let digest = digest(input, symbols)?;
+    if let Some(path) = save_digest {
         save(path, &digest)?;
     }
     let format = format.map_or("unknown", Format::name);
-    if args.json {
+    if json {
         super::print_json(&as_json(format, packing, file_bytes, &digest))?;
     } else {
-        let mut lines = vec![headline(args, format, packing, file_bytes)];
-        lines.extend(rows(&digest, args.limit));
+        let mut lines = vec![headline(&name, format, packing, file_bytes)];
+        lines.extend(rows(&digest, limit));
         print!("{}", text::write_lines(&lines, text::colour_for_stdout()));
     }
     Ok(ExitCode::SUCCESS)
 }
 
 /// The digest of a file of any format.
-pub(crate) fn digest(input: Input) -> Result<Digest, Failure> {
+pub(crate) fn digest(input: Input, symbols: &Symbols) -> Result<Digest, Failure> {
     let (path, unix_ns) = (input.path.clone(), input.unix_ns);
     match input.format {
         Some(Format::Digest) => {
@@ -72,7 +90,7 @@ pub(crate) fn digest(input: Input) -> Result<Digest, Failure> {
             Ok(summary.digest(unix_ns))
         }
         Some(_) => {
-            let profile = profile(input)?;
+            let profile = profile(input, symbols)?;
             let mut digest = profile.digest();
             if digest.unix_ns == 0 {
                 digest.unix_ns = unix_ns;
@@ -82,9 +100,10 @@ pub(crate) fn digest(input: Input) -> Result<Digest, Failure> {
     }
 }
 
-/// The profile, histogram or mappings in a file that is no graph. Warnings go to stderr.
-pub(super) fn profile(input: Input) -> Result<Profile, Failure> {
-    let Input { path, stream, format, .. } = input;
+/// The profile, histogram or mappings in a file that is no graph; functions that it does not name are looked up in the program's
+/// files. Warnings go to stderr.
+pub(super) fn profile(input: Input, symbols: &Symbols) -> Result<Profile, Failure> {
+    let Input { path, stream, format, unix_ns, .. } = input;
     let read = match format {
         Some(Format::V8Profile) => parse::heapprofile::read(stream),
         Some(Format::Pprof) => parse::pprof::read(stream),
@@ -96,8 +115,18 @@ pub(super) fn profile(input: Input) -> Result<Profile, Failure> {
             return Err(Failure::new(format!("{} is no profile: {what}", path.display())));
         }
     };
-    let (profile, warnings) = read.map_err(|error| Failure::new(format!("{}: {error}", path.display())))?;
-    let told = |one: &parse::Warning| format!("{} ({} times, first at byte {})", one.what, one.times, one.first_offset);
+    let (mut profile, mut warnings) = read.map_err(|error| Failure::new(format!("{}: {error}", path.display())))?;
+    let taken_ns = Some(profile.unix_ns).filter(|ns| *ns > 0).or_else(|| trend::time_in_name(&path));
+    let naming = symbols.name(&mut profile, taken_ns.unwrap_or(unix_ns));
+    if naming.named > 0 {
+        warnings.retain(|warning| warning.what != parse::jemalloc::NO_SYMBOLS);
+    }
+    super::warn(&path, &naming.notes);
+    let told = |one: &parse::Warning| match (one.times, one.first_offset) {
+        (1, 0) => one.what.to_owned(),
+        (1, at) => format!("{} (at byte {at})", one.what),
+        (times, at) => format!("{} ({times} times, first at byte {at})", one.what),
+    };
     super::warn(&path, &warnings.iter().map(told).collect::<Vec<_>>());
     Ok(profile)
 }
@@ -115,14 +144,14 @@ fn save(path: &Path, digest: &Digest) -> Result<(), Failure> {
     std::fs::rename(&part, path).map_err(failed)
 }
 
-fn headline(args: &Args, format: &str, packing: Option<Packing>, file_bytes: Option<u64>) -> Line {
+fn headline(name: &str, format: &str, packing: Option<Packing>, file_bytes: Option<u64>) -> Line {
     let packed = match packing {
         Some(Packing::Gzip) => ", packed by gzip",
         Some(Packing::Zstd) => ", packed by zstd",
         None => "",
     };
     let size = file_bytes.map(|bytes| format!(", {}", words::size(bytes))).unwrap_or_default();
-    Line::new().add(Tone::Strong, args.file.display().to_string()).plain(format!(": {format}{packed}{size}"))
+    Line::new().add(Tone::Strong, name).plain(format!(": {format}{packed}{size}"))
 }
 
 /// A table for each kind of row that there is.
@@ -139,7 +168,7 @@ fn rows(digest: &Digest, limit: usize) -> Vec<Line> {
         let mut table = Table::new(&["BYTES", "COUNT", head]);
         for row in digest.rows.iter().filter(|row| row.kind == kind).take(limit) {
             let error = if row.variance > 0.0 {
-                format!(" ± {}", words::size(row.variance.sqrt() as u64))
+                format!(" ± {}", words::size((NOISE_WIDTH * row.variance.sqrt()) as u64))
             } else {
                 String::new()
             };

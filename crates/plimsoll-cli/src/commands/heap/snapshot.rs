@@ -77,15 +77,16 @@ fn told(args: &Args, name: &str, answer: &CaptureView, dir: &std::path::Path) ->
         return Err(Failure::new(format!("{name}: no heap capture: {}", why.replace("; ", "\n  "))));
     }
     println!(
-        "{name}: {} of pid {}, {}, in {:.1} s: {}",
+        "{name}: {} of pid {}, {}, in {:.1} s",
         answer.method,
         answer.pid,
         units::size(answer.bytes),
         answer.seconds,
-        dir.join(&answer.id).display()
     );
     for note in &answer.notes {
         println!("  {note}");
     }
+    // Its id is enough of a path for every command that reads it.
+    println!("see: plimsoll heap top {}", dir.join(&answer.id).display());
     Ok(ExitCode::SUCCESS)
 }

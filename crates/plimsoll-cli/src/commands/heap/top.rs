@@ -1,22 +1,25 @@
-//! `plimsoll heap top`: who holds the most in one snapshot.
+//! `plimsoll heap top`: who holds the most in one snapshot or profile.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use plimsoll_heap::format::Format;
 use plimsoll_heap::graph::owners::Owner;
 use plimsoll_heap::summary::{ClassRow, Large, Summary};
 use serde_json::{Value, json};
 
 use super::input::Input;
+use super::profiles;
 use super::table::Table;
 use crate::exit::Failure;
+use crate::symbols::Symbols;
 use crate::view::text::{self, Line, Tone};
 use crate::view::words;
 
 /// Arguments of `plimsoll heap top`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// A V8 heap snapshot; `-` for stdin
+    /// A snapshot or profile of any format; `-` for stdin
     #[arg(value_name = "FILE")]
     file: PathBuf,
 
@@ -24,13 +27,22 @@ pub(crate) struct Args {
     #[arg(long, short = 'n', value_name = "ROWS", default_value_t = 20)]
     limit: usize,
 
-    /// One JSON object, with all owners and classes
+    #[command(flatten)]
+    symbols: Symbols,
+
+    /// One JSON object, with all rows
     #[arg(long)]
     json: bool,
 }
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
     let input = Input::open(&args.file)?;
+    if profiles::reads(input.format) {
+        return profiles::top(input, args.limit, &args.symbols, args.json);
+    }
+    if input.format == Some(Format::Digest) {
+        return super::open::answer(input, args.limit, None, &args.symbols, args.json);
+    }
     let file_bytes = input.file_bytes;
     let graph = input.graph()?;
     let summary = Summary::of(&graph, args.limit);

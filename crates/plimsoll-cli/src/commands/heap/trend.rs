@@ -12,6 +12,7 @@ use super::input::Input;
 use super::open;
 use super::table::Table;
 use crate::exit::{self, Failure};
+use crate::symbols::Symbols;
 use crate::trend::{self, Analysis, Sample};
 use crate::view::text::{self, Line, Tone};
 use crate::view::{trend as told, words};
@@ -32,6 +33,9 @@ pub(crate) struct Args {
     #[arg(long, short = 'n', value_name = "ROWS", default_value_t = 12)]
     rows: usize,
 
+    #[command(flatten)]
+    symbols: Symbols,
+
     /// One JSON object, in the words of the API (docs/trend.md)
     #[arg(long)]
     json: bool,
@@ -39,7 +43,7 @@ pub(crate) struct Args {
 
 /// Judges a directory.
 pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
-    let analysis = trend::analyse(read(&args.dir)?, args.limit);
+    let analysis = trend::analyse(read(&args.dir, &args.symbols)?, args.limit);
     if args.json {
         super::print_json(&trend::json::of(&analysis))?;
     } else {
@@ -52,13 +56,13 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
 ///
 /// # Errors
 /// When the directory cannot be read, or none of its files can.
-pub(crate) fn read(dir: &Path) -> Result<Vec<Sample>, Failure> {
+pub(crate) fn read(dir: &Path, symbols: &Symbols) -> Result<Vec<Sample>, Failure> {
     let mut samples = Vec::new();
     let mut failed = 0;
     for path in trend::files(dir)? {
         let sample = Input::open(&path).and_then(|input| {
             let (size_bytes, written_ns) = (input.file_bytes.unwrap_or(0), input.unix_ns);
-            let digest = open::digest(input)?;
+            let digest = open::digest(input, symbols)?;
             let said = Some(digest.unix_ns).filter(|ns| *ns > 0 && *ns != written_ns);
             let unix_ns = said.or_else(|| trend::time_in_name(&path)).unwrap_or(written_ns);
             Ok(Sample { unix_ns, size_bytes, digest: plimsoll_heap::digest::Digest { unix_ns, ..digest }, path })
@@ -95,6 +99,12 @@ fn lines(args: &Args, analysis: &Analysis) -> Vec<Line> {
             .add(told::tone(word), word)
             .add(Tone::Dim, format!("  {count} over {}{lives}", words::seconds(span))),
     ];
+    if analysis.overall == State::InsufficientData {
+        let longest = analysis.judged.iter().flat_map(|judged| &judged.verdicts).max_by_key(|verdict| verdict.readings);
+        let why = longest.and_then(|verdict| verdict.reasons.first());
+        lines.extend(why.map(|why| Line::new().plain(format!("{why}. Two of them compare: plimsoll heap diff"))));
+        return lines;
+    }
     for judged in &analysis.judged {
         let head = match judged.kind.word() {
             "owner" => "HELD BY",

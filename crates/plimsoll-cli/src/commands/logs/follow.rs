@@ -27,7 +27,7 @@ use crate::snapshot::STALE_AFTER_SECONDS;
 const POLL: Duration = Duration::from_millis(100);
 /// Without news for so long: is anybody there?
 const QUIET: Duration = Duration::from_secs(2);
-/// The newest so many entries are kept in memory to be shown; for more, the log is read twice.
+/// The newest so many entries are kept in memory to be shown; for more, all are counted first.
 const KEPT_ENTRIES: u64 = 1000;
 /// A store whose files change under the reader is tried again so often in a row.
 const TRIES: u32 = 10;
@@ -85,13 +85,8 @@ impl Follower {
             Lines::All => self.look(0)?,
             Lines::Newest(most @ ..=KEPT_ENTRIES) => self.newest(usize::try_from(most).unwrap_or(usize::MAX))?,
             Lines::Newest(most) => {
-                let mut all = 0_u64;
-                let mut count = |_: Entry<'_>| {
-                    all += 1;
-                    ControlFlow::Continue(())
-                };
-                self.reader.read(&self.query, None, &mut count).map_err(End::Store)?;
-                self.look(all.saturating_sub(most))?
+                let all = self.reader.count(&self.query).map_err(End::Store)?;
+                self.look((all.lines + all.gaps).saturating_sub(most))?
             }
         };
         if ends_here && lines != Lines::Newest(0) {

@@ -11,6 +11,7 @@
 //! at most 1,000 entries; nothing is kept from one look to the next but a position.
 
 mod choose;
+mod count;
 mod follow;
 mod json;
 mod out;
@@ -102,6 +103,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N", num_args = 0..=1, require_equals = true, default_missing_value = top::SHOWN_TEXT, conflicts_with_all = ["follow", "lines", "raw"])]
     top: Option<usize>,
 
+    /// Only how many lines there are; how many are missing is said on stderr
+    #[arg(long, short, conflicts_with_all = ["follow", "lines", "raw", "top"])]
+    count: bool,
+
     /// One JSON object a line
     #[arg(long, conflicts_with = "raw")]
     json: bool,
@@ -129,6 +134,9 @@ pub(crate) fn run(args: Args) -> Result<ExitCode, Failure> {
         return top::run(&layouts, &query, most, args.json);
     }
     let layout = choose::choose(&args.place.dir(), args.name.as_deref())?;
+    if args.count {
+        return count::run(&layout, &query, args.json);
+    }
     let form = if args.json {
         Form::Json
     } else if args.raw {
@@ -306,6 +314,7 @@ mod tests {
             ("--json --raw", "cannot be used with"),
             ("-i", "--grep <RE>"),
             ("--top -f", "cannot be used with"),
+            ("--count -n 5", "cannot be used with"),
             ("-w", "--grep <RE>"),
             ("-F", "--grep <RE>"),
         ] {

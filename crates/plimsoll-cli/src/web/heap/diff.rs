@@ -2,13 +2,15 @@
 
 use axum::http::StatusCode;
 use plimsoll_heap::digest::{Digest, Kind};
+use plimsoll_heap::format::Format;
 use plimsoll_heap::profile;
 use plimsoll_heap::profile::diff::Fate;
 use serde::{Deserialize, Serialize};
 
 use super::super::guard::Asker;
 use super::{Answer, Listed, ROWS_MAX, Wrong, digests, listed};
-use crate::capture::shelf::{Format, Item, Shelf};
+use crate::capture::shelf::{Item, Shelf};
+use crate::view::heap::ChangeRow;
 
 /// Which two; by default the oldest and the newest of the newest one's format.
 #[derive(Debug, Default, Deserialize)]
@@ -27,23 +29,7 @@ pub(super) struct Analysis {
     same_life: Option<bool>,
     total_delta_bytes: i64,
     /// The largest growth first, then what shrank.
-    rows: Vec<Grown>,
-}
-
-/// One key in both.
-#[derive(Debug, PartialEq, Serialize)]
-struct Grown {
-    kind: &'static str,
-    key: Option<String>,
-    before_bytes: u64,
-    after_bytes: u64,
-    delta_bytes: i64,
-    before_count: u64,
-    after_count: u64,
-    /// What a difference has to exceed to mean something; 0 where both were counted.
-    noise_bytes: f64,
-    /// It does not.
-    within_noise: bool,
+    rows: Vec<ChangeRow>,
 }
 
 pub(super) fn analyse(shelf: &Shelf, which: &Which, asker: Asker) -> Answer<Analysis> {
@@ -100,21 +86,12 @@ fn delta(before: u64, after: u64) -> i64 {
 }
 
 /// What means something first, in it the largest growth; then what shrank, then noise.
-fn compare(before: &Digest, after: &Digest, asker: Asker) -> Vec<Grown> {
+fn compare(before: &Digest, after: &Digest, asker: Asker) -> Vec<ChangeRow> {
     let mut rows = Vec::new();
     for kind in [Kind::Owner, Kind::Class, Kind::Stack, Kind::Mapping] {
         let changes = profile::diff::of_rows(kind, &before.rows, &after.rows, Vec::new()).changes;
-        rows.extend(changes.into_iter().filter(|one| one.fate != Fate::Same).map(|one| Grown {
-            kind: kind.word(),
-            key: digests::key(&one.key, asker),
-            before_bytes: one.before_bytes,
-            after_bytes: one.after_bytes,
-            delta_bytes: one.delta_bytes(),
-            before_count: one.before_count,
-            after_count: one.after_count,
-            noise_bytes: one.error_bytes,
-            within_noise: one.is_noise(),
-        }));
+        let moved = changes.iter().filter(|one| one.fate != Fate::Same);
+        rows.extend(moved.map(|one| ChangeRow::of(kind, one, digests::key(&one.key, asker))));
     }
     // Stable: within a kind the order of the engine stays.
     rows.sort_by_key(|one| (one.within_noise, std::cmp::Reverse(one.delta_bytes)));

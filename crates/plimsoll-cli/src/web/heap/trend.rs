@@ -44,10 +44,11 @@ pub(super) fn markdown(name: &str, analysis: &Analysis) -> String {
 #[cfg(test)]
 mod tests {
     use plimsoll_heap::digest::{Digest, Kind, Row};
+    use plimsoll_heap::format::Format;
 
     use super::*;
     use crate::capture::due::Trigger;
-    use crate::capture::shelf::{Format, Keep};
+    use crate::capture::shelf::Keep;
 
     /// A day of captures, each half hour: one owner that grows by 1 MB each, one that stays; a heap that grows, and a process that
     /// grows twice as fast.

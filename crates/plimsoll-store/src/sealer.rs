@@ -135,6 +135,10 @@ impl Sealer<'_> {
         let far_behind = work.frames.position().saturating_sub(work.lowest) >= patience;
         if work.builders.is_full() || (due && at_end) || (far_behind && !work.builders.is_empty()) {
             self.seal(due && at_end)?;
+            if due && !at_end {
+                // A chunk was full before the end: what is behind it has waited as long.
+                self.seal_at = Some(now);
+            }
             return Ok(if last && at_end { Turn::Done } else { Turn::Again });
         }
         work.cut_what_holds(core, patience, at_end);
