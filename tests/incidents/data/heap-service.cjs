@@ -4,7 +4,8 @@
 // leak       remembers 300 more sessions of about 3.4 KB in a Map that nobody empties
 // plateau    the same, in a cache that drops its oldest beyond 3,000 sessions
 // retention  bursts that take memory outside of the heap, each a little higher than any before, and drop all of it but one block of
-//            4 KB until the next: the last one, behind which nothing lies, so the allocator gives nothing back of what is free before it
+//            16 KB: the last one, behind which nothing lies, so the allocator gives nothing back of what is free before it; the blocks of
+//            the last eight bursts are kept
 // inplace    64 Maps, one a customer, and one Array that are there from the start grow by 20,000 small numbers each
 // documents  25 MB more of documents of 2 KB each (for the safety of captures, not for a day)
 'use strict';
@@ -29,7 +30,8 @@ class Session {
 
 // How much higher each burst of retention is, in bytes, and when it gives up: 800 MB.
 const BURST = 3e6;
-const BLOCKS_MAX = 200000;
+const BLOCK = 16000;
+const BLOCKS_MAX = 50000;
 
 const app = {
   catalog: Array.from({ length: 12000 }, (_, n) => ({ sku: `sku-${n}`, title: `a thing of number ${n}`, stock: n % 50 })),
@@ -62,12 +64,12 @@ const kinds = {
     const burst = [];
     let last;
     while (burst.length < BLOCKS_MAX && !(last && rss() >= highest)) {
-      // What was free before is used up first. 2 MB that make the process larger by 1 MB and more are new: they lie at the end.
+      // What was free before is used up first. 2 MB that make the process larger by nearly as much are new: they lie at the end.
       const before = rss();
-      for (let n = 0; n < 512; n++) burst.push(Buffer.allocUnsafeSlow(4000).fill(1));
-      if (rss() - before > 1e6) last = burst.at(-1);
+      for (let n = 0; n < 128; n++) burst.push(Buffer.allocUnsafeSlow(BLOCK).fill(1));
+      if (rss() - before > 1.4e6) last = burst.at(-1);
     }
-    held[0] = last;
+    held[steps % 8] = last;
   },
   inplace() {
     for (let n = 0; n < 20000; n++) {

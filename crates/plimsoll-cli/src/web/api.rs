@@ -60,6 +60,7 @@ pub(super) fn public(control: Arc<dyn Control>, counters: Arc<Counters>) -> Rout
     reading()
         .route("/", get(|| file(HTML, include_str!("ui/index.html"))))
         .route("/app.js", get(|| file(SCRIPT, include_str!("ui/app.js"))))
+        .route("/heap.js", get(|| file(SCRIPT, include_str!("ui/heap.js"))))
         .route("/report.js", get(|| file(SCRIPT, include_str!("ui/report.js"))))
         .route("/style.css", get(|| file(STYLE, include_str!("ui/style.css"))))
         .route("/icon.svg", get(|| file(ICON, include_str!("ui/icon.svg"))))

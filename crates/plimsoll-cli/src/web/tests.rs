@@ -141,6 +141,7 @@ fn the_port_is_for_reading_and_tells_no_secrets() {
     for (target, kind, word) in [
         ("/", "text/html", "<title>"),
         ("/app.js", "text/javascript", "fetch("),
+        ("/heap.js", "text/javascript", "export function heap"),
         ("/report.js", "text/javascript", "export function report"),
         ("/style.css", "text/css", "{"),
         ("/icon.svg", "image/svg+xml", "<svg"),

@@ -74,7 +74,7 @@ fn profiles_and_digests_are_summed_up_and_compared_and_an_id_is_enough() {
     }
     let top = heap(&["top"], &ids[1..]);
     assert!(
-        printed(&top).contains("19.5 MiB ± ") && printed(&top).contains("a jemalloc heap profile"),
+        printed(&top).contains("19.5 MiB ± ") && printed(&top).contains(", jemalloc heap profile"),
         "{}",
         printed(&top)
     );

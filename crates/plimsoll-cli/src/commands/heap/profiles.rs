@@ -115,7 +115,7 @@ pub(super) fn top(input: Input, limit: usize, symbols: &Symbols, json: bool) -> 
     let counts_objects = profile.kind.word() != "mapping" && !is_sampled_only;
     let said = if counts_objects { format!("{whole} in {objects}") } else { whole };
     let mut lines = vec![
-        Line::new().add(Tone::Strong, name).plain(format!(": {said}")).add(Tone::Dim, format!(", a {format}")),
+        Line::new().add(Tone::Strong, name).plain(format!(": {said}")).add(Tone::Dim, format!(", {format}")),
         Line::new(),
     ];
     let mut table =

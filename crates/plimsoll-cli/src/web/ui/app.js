@@ -1,6 +1,7 @@
 // The page: asks /api/status once a second and shows what it says. Nothing is kept but SAMPLES_MAX samples in this tab;
 // nothing loads from elsewhere; text from the program is only ever set as text. An answer that fails or is old is said.
 
+import { heap } from "./heap.js";
 import { report } from "./report.js";
 
 const EVERY_MS = 1000;
@@ -403,6 +404,7 @@ async function look() {
     kinds(status);
     facts(status);
     volume(status);
+    heap(status, { size, count, duration, rows });
     report(status, { size, count, duration, rows });
     decisions(newest, status.at_unix);
     chart();
