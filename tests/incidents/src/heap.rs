@@ -252,7 +252,7 @@ pub struct Safety {
     pub oom_kills: u64,
     /// Restarts of the program: 0 when nothing was stopped for memory.
     pub restarts: u64,
-    /// Captures that followed by themselves.
+    /// Captures that followed by themselves. One before it, of what the load itself grew by, is none of them.
     pub further: u64,
 }
 
@@ -278,11 +278,6 @@ pub fn safety(heap_mb: u64, limit_mb: u64) -> Result<Safety, String> {
     for _ in 0..heap_mb / 25 {
         service.step()?;
     }
-    let taken = |service: &HeapService| {
-        let taken = service.heap_status()["taken_total"].clone();
-        taken.as_object().map_or(0, |by| by.values().filter_map(Value::as_u64).sum::<u64>())
-    };
-    let before = taken(&service);
     let answer = service.snapshot()?;
     if let Some(why) = answer["failed"].as_str() {
         return Err(why.to_owned());
@@ -305,8 +300,22 @@ pub fn safety(heap_mb: u64, limit_mb: u64) -> Result<Safety, String> {
         parsed: service.captures().join(format!("{id}.digest")).is_file(),
         oom_kills: status["group"]["oom_kills"].as_u64().unwrap_or(0),
         restarts: status["restarts"]["total"].as_u64().unwrap_or(0),
-        further: taken(&service).saturating_sub(before + 1),
+        further: later_than(&service.captures(), &id)?,
     })
+}
+
+/// How many captures on the shelf were begun after the one of this id: `<unix ms>-<trigger>-<pid>`.
+fn later_than(captures: &Path, id: &str) -> Result<u64, String> {
+    let begun = |id: &str| id.split('-').next()?.parse::<u64>().ok();
+    let asked = begun(id).ok_or_else(|| format!("{id:?} is no capture"))?;
+    let entries = std::fs::read_dir(captures).map_err(|error| format!("{}: {error}", captures.display()))?;
+    let mut later: Vec<u64> = entries
+        .filter_map(|entry| begun(&entry.ok()?.file_name().to_string_lossy()))
+        .filter(|at| *at > asked)
+        .collect();
+    later.sort_unstable();
+    later.dedup();
+    Ok(later.len() as u64)
 }
 
 impl Safety {
