@@ -2,7 +2,8 @@
 //! has a cache that fills and stops, one keeps freed memory, one grows in place.
 //!
 //! A *step* is half an hour of load, made at once; a capture follows one or more of them, and its digest is dated as if they had taken
-//! their time ([`Course::dated`]). So a day takes about a minute; the memory, the snapshots and the readers are real.
+//! their time ([`Course::dated`]). So a day takes about a minute; the memory, the snapshots and the readers are real. What a day has
+//! besides, a rhythm of visitors and collections while idle, is not in it; the verdict's bench has series with those.
 //! Nothing waits without a deadline.
 
 use std::io::{Read as _, Write as _};
