@@ -1,7 +1,7 @@
 //! What the statistics work on: at most [`super::BLOCKS_MAX`] (144) medians of equal spans of time, life by life. Seconds throughout.
 //!
-//! A collector's sawtooth is taken down to its floors, the values right after it freed; a fall that no collector waits for is a
-//! restart. The warm-up of each life is left out.
+//! A collector's sawtooth is taken down to its floors, the values right after it freed. Falls that no collector waits for, and that give
+//! back what was grown, can be taken for restarts (`prepare_restarted`). Of several lives the warm-up of each is left out.
 
 use crate::series::{Point, equal_spans, median, middle};
 
@@ -223,6 +223,17 @@ mod tests {
         assert_eq!((ready.lives, ready.inferred), (4, 3));
         assert_eq!(ready.tooth_seconds, None);
         assert_eq!(prepare(&leak, &Setup::default()).lives, 1);
+    }
+
+    #[test]
+    fn the_end_of_a_job_is_no_restart() {
+        let job = |t: f64| if (20.0..21.0).contains(&(t / HOUR % 24.0)) { 60.0 } else { 0.0 };
+        let leak = series(600, 600.0, |t| 100.0 + 2.0 * (t / HOUR % 50.0) + job(t));
+        let ready = prepare_restarted(&leak, &Setup::default()).unwrap();
+        assert_eq!((ready.lives, ready.inferred), (2, 1));
+        assert!(ready.starts.iter().all(|start| (100.0..102.0).contains(start)), "{:?}", ready.starts);
+        let grows = series(600, 600.0, |t| 100.0 + 2.0 * t / HOUR + job(t));
+        assert_eq!(prepare_restarted(&grows, &Setup::default()).map_or(0, |ready| ready.inferred), 0);
     }
 
     #[test]

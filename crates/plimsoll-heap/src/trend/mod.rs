@@ -207,6 +207,7 @@ fn measure_ready(series: &Series, ready: &Prepared) -> Option<Trend> {
         _ => 1.0,
     };
     // In less than two days a rhythm takes the curve of a cache that fills for its own.
+    // … and what a rhythm leaves of a day is straight even where the day was not.
     let short = series.span_seconds() < 2.0 * RHYTHM_SPAN_SECONDS;
     let as_it_is = if fit.model.rhythm { halves(&raw) } else { bends_to(&raw) }.filter(|_| short);
     let rhythm = fit.model.rhythm.then(|| all.iter().map(|b| fit.rhythm(b).abs()).fold(0.0, f64::max));
@@ -303,6 +304,7 @@ fn best_fit(blocks: &[Block], span_seconds: f64, resolution: f64) -> Option<(Fit
     for rhythm in rhythms {
         let line = Model { slope: true, rhythm: *rhythm, ..Model::default() };
         fits.extend(line.fit(blocks));
+        // In less than two days a rhythm and a bend make each other up, both larger than what there is.
         if *rhythm && span_seconds < 2.0 * RHYTHM_SPAN_SECONDS {
             continue;
         }

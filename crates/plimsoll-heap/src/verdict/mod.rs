@@ -1,8 +1,8 @@
 //! The verdict on a figure: does it leak? One of five words, how sure, why in plain words, how fast, and when the limit is reached.
 //!
 //! A pure function of what [`crate::trend`] measured. `leaking` needs all of: a rise that is significant by ranks and by least
-//! squares, a growth that matters for the time watched ([`growth_that_matters`]), floors that rise with it, no deceleration, no steps
-//! that explain it better, and a level above any that the process came back from. `docs/trend.md` has the measured error rates.
+//! squares, a growth that matters for the time watched ([`growth_that_matters`]), floors and tops that rise with it, no deceleration,
+//! no steps that explain it better, and most of the growth above any level that the process came back from. `docs/trend.md` has the measured error rates.
 
 mod retention;
 mod words;
