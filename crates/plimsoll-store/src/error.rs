@@ -57,12 +57,6 @@ pub enum StoreError {
         /// The format known here.
         known: i64,
     },
-    /// The files changed faster than they could be read, several times in a row.
-    #[error("read {path}: the spool moved on faster than it could be read; try again", path = path.display())]
-    Overtaken {
-        /// The spool's directory.
-        path: PathBuf,
-    },
 }
 
 impl StoreError {

@@ -23,8 +23,8 @@
 //! among 10 million lines is found in 11 to 14 ms, any expression in 0.8 to 1.3 s on two cores (`--bench query`).
 //!
 //! [`open()`] gives the writing end ([`Intake`]) and the store's life ([`Store`]); [`Reader`] reads, from any process, while a
-//! supervisor runs or after it died. The crate is synchronous and has two threads of its own. The on-disk format is described in
-//! `docs/log-format.md`.
+//! supervisor runs or after it died. The crate is synchronous; an open store has two threads of its own, a reader's long
+//! scan at most four while it lasts. The on-disk format is described in `docs/log-format.md`.
 //!
 //! # Examples
 //! ```

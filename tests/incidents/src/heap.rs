@@ -2,7 +2,8 @@
 //! has a cache that fills and stops, one keeps freed memory, one grows in place.
 //!
 //! A *step* is half an hour of load, made at once; a capture follows one or more of them, and its digest is dated as if they had taken
-//! their time ([`Course::dated`]). So a day takes about a minute; the memory, the snapshots and the readers are real.
+//! their time ([`Course::dated`]). So a day takes about a minute; the memory, the snapshots and the readers are real. What a day has
+//! besides, a rhythm of visitors and collections while idle, is not in it; the verdict's bench has series with those.
 //! Nothing waits without a deadline.
 
 use std::io::{Read as _, Write as _};
@@ -252,7 +253,7 @@ pub struct Safety {
     pub oom_kills: u64,
     /// Restarts of the program: 0 when nothing was stopped for memory.
     pub restarts: u64,
-    /// Captures that followed by themselves.
+    /// Captures that followed by themselves. One before it, of what the load itself grew by, is none of them.
     pub further: u64,
 }
 
@@ -278,11 +279,6 @@ pub fn safety(heap_mb: u64, limit_mb: u64) -> Result<Safety, String> {
     for _ in 0..heap_mb / 25 {
         service.step()?;
     }
-    let taken = |service: &HeapService| {
-        let taken = service.heap_status()["taken_total"].clone();
-        taken.as_object().map_or(0, |by| by.values().filter_map(Value::as_u64).sum::<u64>())
-    };
-    let before = taken(&service);
     let answer = service.snapshot()?;
     if let Some(why) = answer["failed"].as_str() {
         return Err(why.to_owned());
@@ -305,8 +301,22 @@ pub fn safety(heap_mb: u64, limit_mb: u64) -> Result<Safety, String> {
         parsed: service.captures().join(format!("{id}.digest")).is_file(),
         oom_kills: status["group"]["oom_kills"].as_u64().unwrap_or(0),
         restarts: status["restarts"]["total"].as_u64().unwrap_or(0),
-        further: taken(&service).saturating_sub(before + 1),
+        further: later_than(&service.captures(), &id)?,
     })
+}
+
+/// How many captures on the shelf were begun after the one of this id: `<unix ms>-<trigger>-<pid>`.
+fn later_than(captures: &Path, id: &str) -> Result<u64, String> {
+    let begun = |id: &str| id.split('-').next()?.parse::<u64>().ok();
+    let asked = begun(id).ok_or_else(|| format!("{id:?} is no capture"))?;
+    let entries = std::fs::read_dir(captures).map_err(|error| format!("{}: {error}", captures.display()))?;
+    let mut later: Vec<u64> = entries
+        .filter_map(|entry| begun(&entry.ok()?.file_name().to_string_lossy()))
+        .filter(|at| *at > asked)
+        .collect();
+    later.sort_unstable();
+    later.dedup();
+    Ok(later.len() as u64)
 }
 
 impl Safety {

@@ -9,7 +9,8 @@ use std::process::Command;
 /// Past this length a file has a second part that wants a name.
 const FILE_LINES_MAX: usize = 600;
 /// The embedded crate stays light: crates that end up in the program, itself included; macros that only run in the compiler do not count.
-const EMBEDDED_CRATES_MAX: usize = 12;
+/// Half of them are libc, rustix and parking_lot with what they bring.
+const EMBEDDED_CRATES_MAX: usize = 13;
 /// What the command may weigh, in crates of its normal tree.
 const COMMAND_CRATES_MAX: usize = 100;
 const README_LINES_MAX: usize = 100;

@@ -46,10 +46,11 @@ pub(super) struct Opener<'scope, 'env> {
 /// A chunk that is to be opened.
 struct Job {
     row: Row,
-    from: From,
+    from: u64,
+    source: Source,
 }
 
-enum From {
+enum Source {
     /// Compressed, and a buffer for what becomes of it.
     Blob(Vec<u8>, Chunk),
     /// It is in the hot window.
@@ -59,6 +60,8 @@ enum From {
 /// A chunk that can be read.
 pub(super) struct Opened {
     pub(super) row: Row,
+    /// What is before this position was handed out, or counted, before: the chunk was merged from several meanwhile.
+    pub(super) from: u64,
     chunk: Arc<Chunk>,
     /// The buffer of the blob; `None`: it came from the hot window.
     blob: Option<Vec<u8>>,
@@ -110,21 +113,27 @@ impl<'scope, 'env> Opener<'scope, 'env> {
         self.ahead
     }
 
-    /// Opens the chunk of `row`, which is there: read in the same transaction. It comes at the end of `queue`.
-    pub(super) fn open(&mut self, row: Row, queue: &mut Queue, blobs: &mut Blobs<'_>) -> rusqlite::Result<()> {
-        let from = match self.hot.and_then(|hot| hot.get(&key(self.file, &row))) {
-            Some(chunk) => From::Hot(chunk),
+    /// Opens the chunk of `row`, which is there: read in the same transaction. It comes at the end of `queue`; `from`: [`Opened::from`].
+    pub(super) fn open(
+        &mut self,
+        row: Row,
+        from: u64,
+        queue: &mut Queue,
+        blobs: &mut Blobs<'_>,
+    ) -> rusqlite::Result<()> {
+        let source = match self.hot.and_then(|hot| hot.get(&key(self.file, &row))) {
+            Some(chunk) => Source::Hot(chunk),
             None => {
                 let (mut blob, chunk) = self.spare.pop().unwrap_or_default();
                 blobs.read(row.id, &mut blob)?;
-                From::Blob(blob, chunk)
+                Source::Blob(blob, chunk)
             }
         };
         self.opened += 1;
         if self.opened == ALONE {
             self.call_helpers();
         }
-        let job = Job { row, from };
+        let job = Job { row, from, source };
         queue.0.push_back(match &self.helpers {
             None => Coming::Here(job.open(self.pattern, &mut self.unpacker)),
             Some(helpers) => {
@@ -189,15 +198,15 @@ impl<'scope, 'env> Opener<'scope, 'env> {
 
 impl Job {
     fn open(self, pattern: Option<&Pattern>, unpacker: &mut Unpacker) -> Opened {
-        let (chunk, blob, damaged) = match self.from {
-            From::Hot(chunk) => (chunk, None, false),
-            From::Blob(blob, mut chunk) => {
+        let (chunk, blob, damaged) = match self.source {
+            Source::Hot(chunk) => (chunk, None, false),
+            Source::Blob(blob, mut chunk) => {
                 let damaged = chunk.load(unpacker, &blob).is_err();
                 (Arc::new(chunk), Some(blob), damaged)
             }
         };
         let found = pattern.map(|pattern| pattern.lines_with_it(chunk.text()));
-        Opened { row: self.row, chunk, blob, damaged, found }
+        Opened { row: self.row, from: self.from, chunk, blob, damaged, found }
     }
 }
 
@@ -216,7 +225,7 @@ pub(super) fn load(row: &Row, blobs: &mut Blobs<'_>, unpacker: &mut Unpacker) ->
 
 impl Opened {
     fn lost(row: Row) -> Opened {
-        Opened { row, chunk: Arc::default(), blob: None, damaged: true, found: None }
+        Opened { row, from: row.first_position, chunk: Arc::default(), blob: None, damaged: true, found: None }
     }
 
     /// Its gaps, and its lines that have the pattern.

@@ -195,11 +195,12 @@ impl Archive {
             let (since, until, level) = rows::bounds(query);
             let mut rows = find.query((stream.number(), since, until, level, signed(lane.next)))?;
             while let Some(row) = rows.next()?.map(Row::read).transpose()? {
-                lane.next = row.last_position + 1;
-                if by_row(&row) || !filters.may_match(&row) {
+                let from = std::mem::replace(&mut lane.next, row.last_position + 1);
+                let is_new = row.first_position >= from;
+                if (is_new && by_row(&row)) || !filters.may_match(&row) {
                     continue;
                 }
-                opener.open(row, &mut lane.queue, &mut blobs)?;
+                opener.open(row, from, &mut lane.queue, &mut blobs)?;
                 most -= 1;
                 if most == 0 {
                     break;
@@ -298,7 +299,7 @@ impl Archive {
             let across = across.query_row((stream.number(), signed(*low)), Row::read).optional()?;
             if let Some(row) = across.filter(|row| row.first_position < *low) {
                 *low = row.first_position;
-                opener.open(row, queue, &mut blobs)?;
+                opener.open(row, 0, queue, &mut blobs)?;
                 most -= 1;
             }
             let mut find = read.prepare_cached(&find)?;
@@ -311,7 +312,7 @@ impl Archive {
                 };
                 *low = row.first_position;
                 if filters.may_match(&row) {
-                    opener.open(row, queue, &mut blobs)?;
+                    opener.open(row, 0, queue, &mut blobs)?;
                     most -= 1;
                 }
             }
@@ -335,8 +336,9 @@ fn merge(
     each: &mut dyn FnMut(Stream, Item<'_>) -> ControlFlow<()>,
 ) -> Merged {
     let mut entries = Stream::ALL.map(|stream| {
-        let from = wanted[stream.index()];
-        let entries = lanes[stream.index()].head.iter().flat_map(Opened::entries);
+        let head = &lanes[stream.index()].head;
+        let from = head.as_ref().map_or(0, |opened| opened.from).max(wanted[stream.index()]);
+        let entries = head.iter().flat_map(Opened::entries);
         entries.skip_while(move |item| item.position < from).peekable()
     });
     loop {

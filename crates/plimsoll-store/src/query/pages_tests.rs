@@ -229,3 +229,42 @@ fn merging_changes_nothing_for_a_reader() {
     reader.read(&Query::default(), None, &mut sink).unwrap();
     assert_eq!(seen, 200);
 }
+
+#[test]
+fn what_is_counted_by_its_row_is_not_counted_again_in_what_it_is_merged_into() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut database = Database::open(&dir.path().join(DATABASE_FILE), "web", 65_536).unwrap();
+    let mut builders = Builders::new(65_536, [Resume::default(); 3]);
+    let mut position = 0;
+    let mut seal = |database: &mut Database, lines: &[(Stream, &str)]| {
+        for (stream, text) in lines {
+            let frame =
+                Frame { kind: Kind::Data, stream: *stream, flags: 0, len: text.len(), position, at_unix_ns: position };
+            builders.push(&frame, text.as_bytes());
+            position += frame_bytes(text.len()) as u64;
+        }
+        let batch = builders.finish(position).unwrap();
+        database.insert(&batch.sealed, &batch.resume).unwrap();
+    };
+    // Of mixed levels, so it is opened.
+    seal(&mut database, &[(Stream::Stderr, "ERROR bad\nnothing\n")]);
+    for _ in 0..7 {
+        seal(&mut database, &[(Stream::Stdout, "INFO good\n")]);
+    }
+    let query = Query { min_level: Some(crate::LogLevel::Info), ..Query::default() };
+    let (mut by_row, mut read, mut merged) = (Counted::default(), Counted::default(), 0);
+    let mut reader = Reader::open(dir.path()).unwrap();
+    let mut take_row = |row: &Row| row.counted(&query).inspect(|counted| by_row.add(*counted)).is_some();
+    let walked = reader.read_but(&query, None, &mut take_row, &mut |entry| {
+        read.count(&entry);
+        if merged == 0 {
+            // An eighth comes, and all of them become one.
+            seal(&mut database, &[(Stream::Stdout, "INFO new\n")]);
+            merged = Merger::default().step(&mut database).unwrap().from;
+        }
+        ControlFlow::Continue(())
+    });
+    walked.unwrap();
+    assert_eq!(merged, 8);
+    assert_eq!((by_row.lines, read.lines), (7, 2));
+}

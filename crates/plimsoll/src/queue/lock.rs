@@ -49,6 +49,43 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.try_lock().unwrap_or_else(|| contended(mutex))
 }
 
+/// A mutex that is held for some nanoseconds, by few: half the price of one that can put threads to sleep.
+#[cfg(not(loom))]
+pub(super) type BriefMutex<T> = spin::mutex::SpinMutex<T>;
+
+/// How long a thread sleeps when a brief lock is not free after all pauses: who holds it was not let run meanwhile.
+#[cfg(not(loom))]
+const BRIEF_SLEEP: std::time::Duration = std::time::Duration::from_micros(50);
+
+/// Takes a brief lock.
+#[cfg(not(loom))]
+#[inline]
+pub(super) fn brief<T>(mutex: &BriefMutex<T>) -> spin::mutex::SpinMutexGuard<'_, T> {
+    #[cold]
+    fn contended<T>(mutex: &BriefMutex<T>) -> spin::mutex::SpinMutexGuard<'_, T> {
+        let mut pause = Pause::default();
+        loop {
+            if !pause.again() {
+                std::thread::sleep(BRIEF_SLEEP);
+            }
+            if !mutex.is_locked()
+                && let Some(guard) = mutex.try_lock()
+            {
+                return guard;
+            }
+        }
+    }
+    mutex.try_lock().unwrap_or_else(|| contended(mutex))
+}
+
+#[cfg(loom)]
+pub(super) use modelled::Mutex as BriefMutex;
+
+#[cfg(loom)]
+pub(super) fn brief<T>(mutex: &BriefMutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock()
+}
+
 #[cfg(loom)]
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock()

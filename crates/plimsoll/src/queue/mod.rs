@@ -14,17 +14,21 @@
 //! | **killed** | what is queued is lost with the process: at most [`Limits`] |
 //!
 //! Memory: at most `max_bytes` of values as they weigh themselves ([`Weigh`]), and in each of two rings that take turns
-//! at most `max_items` places of the size of `T` and 32 bytes (twice that while a ring grows); room beyond 1,024 places is
-//! given back once less than a quarter of it is used. A value is weighed once, before it gets in: what is released is what
+//! at most `max_items` places of the size of `T` and 32 bytes (twice that while a ring grows); in the buffers of those who
+//! send often as many again, all together. Room beyond 1,024 places is given back once less than a quarter of it is used, that of a
+//! buffer when its sender pauses. A value is weighed once, before it gets in: what is released is what
 //! was charged. What was received no longer counts: who takes everything at once may hold as much again. What a
 //! [batcher](batch) took counts until it is written.
 //!
-//! One synchronous core behind one lock, held for some tens of nanoseconds and never while a value is weighed, dropped or written. Threads
-//! sleep on it and tasks of any runtime do; both ends may be mixed. Order is first in, first out. At most [`PRODUCERS_MAX`]
-//! names; no counter is ever reset.
+//! One synchronous core behind one lock, held for some tens of nanoseconds and never while a value is weighed, dropped or written. Who sends
+//! often is lent room and puts most of its values into a buffer of its own, without that lock; whoever looks at the queue sees
+//! them too. Threads sleep on it and tasks of any runtime do; both ends may be mixed. Order is first in, first out, among all
+//! senders. At most [`PRODUCERS_MAX`] names; no counter is ever reset.
 
 pub mod batch;
+mod buffer;
 mod core;
+mod credit;
 mod error;
 mod lock;
 #[cfg(all(test, loom))]

@@ -96,3 +96,68 @@ fn the_word_full_does_not_outlive_the_fullness() {
         assert!(sender.send(Unit(9)).is_ok(), "nothing is queued");
     });
 }
+
+fn some_places(places: usize) -> (Sender<Unit>, Receiver<Unit>) {
+    bounded(Limits { max_items: places, max_bytes: 100 }, WhenFull::Reject)
+}
+
+/// Values sent on credit beside a receiver that takes all and sleeps in between: none is lost, none is left behind by a receiver that sleeps.
+#[test]
+fn what_is_sent_on_credit_comes_in_its_order_and_then_the_end() {
+    loom::model(|| {
+        let (sender, mut receiver) = some_places(8);
+        sender.send(Unit(0)).expect("room");
+        let sending = thread::spawn(move || assert_eq!(sender.send(Unit(1)).ok(), Some(Sent::Queued)));
+        let mut all = Vec::new();
+        while receiver.recv_all(&mut all) > 0 {}
+        assert_eq!(all, [Unit(0), Unit(1)]);
+        sending.join().expect("no panic");
+        assert_eq!(receiver.stats().total().delivered.items, 2);
+    });
+}
+
+/// Two senders on credit, the second of which sends only after it has heard of the first one's value: what came first leaves first.
+#[test]
+fn what_was_sent_before_comes_before() {
+    loom::model(|| {
+        let (first, mut receiver) = some_places(8);
+        let second = first.named("second");
+        // Both have credit from here on.
+        first.send(Unit(0)).expect("room");
+        second.send(Unit(1)).expect("room");
+        let sent = loom::sync::Arc::new(loom::sync::atomic::AtomicBool::new(false));
+        let sending = thread::spawn({
+            let sent = loom::sync::Arc::clone(&sent);
+            move || {
+                first.send(Unit(2)).expect("room");
+                sent.store(true, loom::sync::atomic::Ordering::Release);
+            }
+        });
+        let heard = sent.load(loom::sync::atomic::Ordering::Acquire);
+        second.send(Unit(3)).expect("room");
+        let mut all = Vec::new();
+        while all.len() < 4 {
+            receiver.recv_all(&mut all);
+        }
+        let place = |n| all.iter().position(|unit| *unit == Unit(n)).expect("nothing is lost");
+        assert!(!heard || place(2) < place(3), "{all:?}");
+        sending.join().expect("no panic");
+    });
+}
+
+/// A sender on credit beside another that fills the queue: together never more than the places, and every value is accepted or refused.
+#[test]
+fn credit_never_exceeds_the_places() {
+    loom::model(|| {
+        let (first, receiver) = some_places(4);
+        let second = first.named("second");
+        first.send(Unit(0)).expect("room");
+        let sending = thread::spawn(move || (0..2).filter(|n| first.send(Unit(*n)).is_ok()).count() as u64);
+        let mut accepted = 1 + (0..2).filter(|n| second.send(Unit(*n)).is_ok()).count() as u64;
+        accepted += sending.join().expect("no panic");
+        let stats = receiver.stats();
+        assert_eq!((stats.queued.items, stats.total().accepted.items), (accepted, accepted));
+        assert!(accepted <= 4);
+        assert_eq!(stats.total().refused_for(Refusal::Full).items, 5 - accepted);
+    });
+}

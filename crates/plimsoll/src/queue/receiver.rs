@@ -7,10 +7,11 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use super::core::{Core, Loss, Ring, Sleeper, Wish};
-use super::lock::{MutexGuard, Pause};
+use super::core::{Loss, Ring, Sleeper, Wish};
+use super::credit::{Part, pour};
+use super::lock::Pause;
 use super::sender::WAIT_MAX;
-use super::shared::{Monitor, Shared};
+use super::shared::{Guard, Monitor, Shared};
 use super::{DropReason, RecvError, Stats, Tally};
 use crate::clock::{Clock as _, MonotonicClock};
 
@@ -18,27 +19,32 @@ use crate::clock::{Clock as _, MonotonicClock};
 const OVERFLOW_STEP: u64 = 256;
 
 /// Fewer values than this at a time are a small catch.
-const SMALL_CATCH: usize = 128;
+const SMALL_CATCH: usize = 256;
 /// The longest moment after small catches: some ten microseconds.
-const LINGER_SPINS: u32 = 256;
+const LINGER_SPINS: u32 = 512;
 
 /// The end that receives. There is one; dropping it abandons what is queued.
 pub struct Receiver<T> {
-    shared: Arc<Shared<T>>,
+    pub(super) shared: Arc<Shared<T>>,
     /// What was last taken all at once: empty between calls (but in a batcher's hand), its room is used again.
     ring: Ring<T>,
+    /// What came with it on credit and has to be put into its order: empty between calls.
+    parts: Vec<Part<T>>,
     /// How long to leave the senders alone before the next catch, in spins.
     linger_spins: u32,
 }
 
 impl<T> Receiver<T> {
     pub(super) fn new(shared: Arc<Shared<T>>) -> Receiver<T> {
-        Receiver { shared, ring: Ring::new(), linger_spins: 0 }
+        Receiver { shared, ring: Ring::new(), parts: Vec::new(), linger_spins: 0 }
     }
 
     /// The oldest value; waits for one. `None` when the queue is closed (or its senders gone) and drained.
     pub fn recv(&mut self) -> Option<T> {
         loop {
+            if let Some(value) = self.take_settled() {
+                return Some(value);
+            }
             let (core, _) = wait(&self.shared, Wish::ANY, None);
             if let Some(taken) = self.take(core) {
                 return taken.ok();
@@ -51,6 +57,9 @@ impl<T> Receiver<T> {
     /// # Errors
     /// [`RecvError::Timeout`] when nothing came; [`RecvError::Closed`] when nothing can come any more.
     pub fn recv_timeout(&mut self, timeout: Duration) -> Result<T, RecvError> {
+        if let Some(value) = self.take_settled() {
+            return Ok(value);
+        }
         let (core, _) = wait(&self.shared, Wish::ANY, Some(timeout));
         self.take(core).unwrap_or(Err(RecvError::Timeout))
     }
@@ -74,6 +83,9 @@ impl<T> Receiver<T> {
     /// ```
     pub async fn recv_async(&mut self) -> Option<T> {
         poll_fn(|context| {
+            if let Some(value) = self.take_settled() {
+                return Poll::Ready(Some(value));
+            }
             let mut core = self.shared.lock();
             loop {
                 match self.take(core) {
@@ -94,7 +106,7 @@ impl<T> Receiver<T> {
         self.linger();
         loop {
             let (core, slept) = wait(&self.shared, Wish::ANY, None);
-            if let Some(taken) = take_all(&self.shared, core, &mut self.ring, out) {
+            if let Some(taken) = take_all(&self.shared, core, &mut self.ring, &mut self.parts, out) {
                 return self.caught(taken.unwrap_or(0), slept);
             }
         }
@@ -109,7 +121,7 @@ impl<T> Receiver<T> {
             self.linger();
         }
         let (core, slept) = wait(&self.shared, Wish::ANY, Some(timeout));
-        let taken = take_all(&self.shared, core, &mut self.ring, out);
+        let taken = take_all(&self.shared, core, &mut self.ring, &mut self.parts, out);
         taken.unwrap_or(Err(RecvError::Timeout)).map(|count| self.caught(count, slept))
     }
 
@@ -120,8 +132,8 @@ impl<T> Receiver<T> {
     pub async fn recv_all_async(&mut self, out: &mut Vec<T>) -> usize {
         poll_fn(|context| {
             loop {
-                let core = self.shared.lock();
-                if let Some(taken) = take_all(&self.shared, core, &mut self.ring, out) {
+                let core = self.shared.lock_unordered();
+                if let Some(taken) = take_all(&self.shared, core, &mut self.ring, &mut self.parts, out) {
                     return Poll::Ready(taken.unwrap_or(0));
                 }
                 let mut core = self.shared.lock();
@@ -164,16 +176,25 @@ impl<T> Receiver<T> {
     }
 
     /// Whether the task has to be woken for more.
-    fn falls_asleep(&self, core: &mut Core<T>, context: &Context<'_>) -> bool {
+    fn falls_asleep(&self, core: &mut Guard<'_, T>, context: &Context<'_>) -> bool {
         let sleeps = !core.grants(Wish::ANY);
         if sleeps {
-            core.wait.sleep(Sleeper::Task(context.waker().clone()), Wish::ANY);
+            core.sleep(Sleeper::Task(context.waker().clone()), Wish::ANY);
         }
         sleeps
     }
 
+    /// The oldest value, when it is one that nobody's credit has to be called in for.
+    fn take_settled(&self) -> Option<T> {
+        let mut core = self.shared.lock_settled();
+        let value = core.take()?;
+        self.shared.vacate(core);
+        Some(value)
+    }
+
     /// One value, from here or from the overflow; `None`: there is none now.
-    fn take(&self, mut core: MutexGuard<'_, Core<T>>) -> Option<Result<T, RecvError>> {
+    fn take(&self, mut core: Guard<'_, T>) -> Option<Result<T, RecvError>> {
+        core.see_whole();
         if let Some(value) = core.take() {
             self.shared.vacate(core);
             return Some(Ok(value));
@@ -188,6 +209,14 @@ impl<T> Receiver<T> {
             self.shared.settle_overflow(1);
         }
         one.pop().map(Ok)
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+impl<T> Receiver<T> {
+    /// Places that it keeps for the next time it takes all.
+    pub(super) fn places_kept(&self) -> usize {
+        self.ring.room_items() + self.parts.iter().map(Part::capacity).sum::<usize>()
     }
 }
 
@@ -213,9 +242,11 @@ impl<T> Receiver<T> {
         if self.ring.len() == 0 {
             // What is in hand still counts: no room is made.
             let now = self.shared.clock.now();
-            let mut core = self.shared.lock();
-            core.take_in_hand(&mut self.ring);
+            let mut core = self.shared.lock_unordered();
+            core.take_in_hand(&mut self.ring, &mut self.parts);
             core.take_losses(now, losses);
+            drop(core);
+            pour(&mut self.parts, |entry| self.ring.push(entry));
         }
     }
 
@@ -274,8 +305,8 @@ impl<T> Drop for Receiver<T> {
 }
 
 /// Sleeps until the wish is granted, at most `timeout`; not before a few microseconds of pauses did not help. Says whether it slept.
-fn wait<T>(shared: &Shared<T>, wish: Wish, timeout: Option<Duration>) -> (MutexGuard<'_, Core<T>>, bool) {
-    let mut core = shared.lock();
+fn wait<T>(shared: &Shared<T>, wish: Wish, timeout: Option<Duration>) -> (Guard<'_, T>, bool) {
+    let mut core = shared.lock_unordered();
     if core.grants(wish) || timeout.is_some_and(|timeout| timeout.is_zero()) {
         return (core, false);
     }
@@ -285,7 +316,7 @@ fn wait<T>(shared: &Shared<T>, wish: Wish, timeout: Option<Duration>) -> (MutexG
     while !core.grants(wish) {
         drop(core);
         let goes_on = pause.again();
-        core = shared.lock();
+        core = shared.lock_unordered();
         if goes_on || core.grants(wish) {
             continue;
         }
@@ -294,11 +325,8 @@ fn wait<T>(shared: &Shared<T>, wish: Wish, timeout: Option<Duration>) -> (MutexG
             break;
         }
         slept = true;
-        core.wait.sleep(Sleeper::Thread, wish);
-        match left {
-            None => shared.arrived.wait(&mut core),
-            Some(left) => _ = shared.arrived.wait_for(&mut core, left.min(WAIT_MAX)),
-        }
+        core.sleep(Sleeper::Thread, wish);
+        core.wait(&shared.arrived, left.map(|left| left.min(WAIT_MAX)));
     }
     core.wait.awake();
     (core, slept)
@@ -307,14 +335,18 @@ fn wait<T>(shared: &Shared<T>, wish: Wish, timeout: Option<Duration>) -> (MutexG
 /// All values, from here or some from the overflow; `None`: there are none now.
 fn take_all<T>(
     shared: &Shared<T>,
-    mut core: MutexGuard<'_, Core<T>>,
+    mut core: Guard<'_, T>,
     ring: &mut Ring<T>,
+    parts: &mut Vec<Part<T>>,
     out: &mut Vec<T>,
 ) -> Option<Result<usize, RecvError>> {
-    let count = core.take_all(ring);
+    let count = core.take_all(ring, parts);
     if count > 0 {
         shared.vacate(core);
+        let before = out.len();
         ring.pour(out);
+        out.reserve(count - (out.len() - before));
+        pour(parts, |entry| out.extend(entry.value));
         return Some(Ok(count));
     }
     if core.is_drained() {

@@ -9,8 +9,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use super::buffer::Buffer;
 use super::core::{Fallen, Lane, Offer};
-use super::shared::{Monitor, Shared};
+use super::shared::{Guard, Monitor, Shared};
 use super::{DropReason, Refusal, SendError, Sent, Stats, Tally, Weigh};
 use crate::clock::{Clock as _, MonotonicClock};
 
@@ -19,9 +20,10 @@ pub(super) const WAIT_MAX: Duration = Duration::from_secs(86_400);
 
 /// The end that sends, for one producer. A clone counts as the same producer.
 pub struct Sender<T> {
-    shared: Arc<Shared<T>>,
+    pub(super) shared: Arc<Shared<T>>,
     producer: usize,
     lane: Arc<Lane>,
+    buffer: Arc<Buffer<T>>,
 }
 
 impl<T: Weigh> Sender<T> {
@@ -51,7 +53,10 @@ impl<T: Weigh> Sender<T> {
         let at = self.shared.clock.now();
         // Declared before the lock is taken, dropped after it is released.
         let mut fallen = Fallen::default();
-        let mut core = self.shared.lock();
+        let (mut core, value) = match self.lock_for(value, bytes, at) {
+            Ok(()) => return Ok(Sent::Queued),
+            Err(locked) => locked,
+        };
         let offer = core.offer(value, bytes, self.producer, at, false, &mut fallen);
         self.shared.publish(core);
         match offer {
@@ -72,7 +77,13 @@ impl<T: Weigh> Sender<T> {
         // Real time, whatever the queue's clock: it is a thread that waits.
         let until = MonotonicClock.now().saturating_add(patience);
         let mut fallen = Fallen::default();
-        let mut core = self.shared.lock();
+        let mut core = match self.lock_for(value, bytes, at) {
+            Ok(()) => return Ok(Sent::Queued),
+            Err((core, back)) => {
+                value = back;
+                core
+            }
+        };
         loop {
             match core.offer(value, bytes, self.producer, at, true, &mut fallen) {
                 Offer::Done(done) => {
@@ -96,7 +107,7 @@ impl<T: Weigh> Sender<T> {
                 continue;
             }
             core.wait.thread_sleeps();
-            self.shared.room.wait_for(&mut core, left.min(WAIT_MAX));
+            core.wait(&self.shared.room, Some(left.min(WAIT_MAX)));
             core.wait.thread_woke();
         }
     }
@@ -150,6 +161,24 @@ impl<T: Weigh> Sender<T> {
         }
     }
 
+    /// Sends the value on credit, or gives it back with the whole queue, to be asked for room.
+    #[inline]
+    fn lock_for(&self, mut value: T, bytes: u64, at: Duration) -> Result<(), (Guard<'_, T>, T)> {
+        match self.buffer.put(value, bytes, self.producer, at, &self.shared.tickets) {
+            Ok(()) => return Ok(()),
+            Err(back) => value = back,
+        }
+        let mut core = self.shared.lock_settled();
+        if self.buffer.lacks_often(at) {
+            match core.put_on_new_credit(&self.buffer, value, bytes, self.producer, at, &self.shared.tickets) {
+                Ok(()) => return Ok(()),
+                Err(back) => value = back,
+            }
+        }
+        core.see_whole();
+        Err((core, value))
+    }
+
     fn turn_away(&self, value: T, bytes: u64) -> Result<Sent, SendError<T>> {
         self.lane.turned_away(bytes);
         if self.shared.drops_newest { Ok(Sent::Dropped) } else { Err(SendError { value, refusal: Refusal::Full }) }
@@ -168,7 +197,7 @@ impl<T> Sender<T> {
         let lane = core.lane(producer);
         // Shares have changed: one that waits may have lost its right to what is there, or won some.
         shared.settle_all(core);
-        Sender { shared: Arc::clone(shared), producer, lane }
+        Sender { shared: Arc::clone(shared), producer, lane, buffer: Arc::new(Buffer::new()) }
     }
 
     /// A sender with counters and a share under this name. The same name means the same counters and the same share.
@@ -200,13 +229,19 @@ impl<T> Sender<T> {
 impl<T> Clone for Sender<T> {
     fn clone(&self) -> Self {
         self.shared.lock().sender_came(self.producer);
-        Sender { shared: Arc::clone(&self.shared), producer: self.producer, lane: Arc::clone(&self.lane) }
+        Sender {
+            shared: Arc::clone(&self.shared),
+            producer: self.producer,
+            lane: Arc::clone(&self.lane),
+            buffer: Arc::new(Buffer::new()),
+        }
     }
 }
 
 impl<T> Drop for Sender<T> {
     fn drop(&mut self) {
         let mut core = self.shared.lock();
+        core.end_credit(&self.buffer);
         core.sender_left(self.producer);
         // Also for the other senders: their shares have grown.
         self.shared.settle_all(core);
@@ -246,7 +281,13 @@ impl<T: Weigh> Future for SendFuture<'_, T> {
         let value = this.value.take().expect("a future is not polled after it was ready");
         let (sender, shared, at) = (this.sender, &this.sender.shared, this.sender.shared.clock.now());
         let mut fallen = Fallen::default();
-        let mut core = shared.lock();
+        let (mut core, value) = match this.number {
+            None => match sender.lock_for(value, this.bytes, at) {
+                Ok(()) => return Poll::Ready(Ok(Sent::Queued)),
+                Err(locked) => locked,
+            },
+            Some(_) => (shared.lock(), value),
+        };
         let offer = core.offer(value, this.bytes, sender.producer, at, true, &mut fallen);
         let done = match offer {
             Offer::NoRoom(value) if this.until.is_none_or(|until| at < until) => {

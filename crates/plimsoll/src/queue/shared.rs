@@ -4,16 +4,20 @@
 //! and then wakes who waits for that change; nothing is woken, weighed, written or dropped under the lock.
 
 use std::fmt;
+use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::core::{Core, RoomMade, Sleeper};
+use super::buffer::{Buffer, Tickets};
+use super::core::{Core, Ring, RoomMade, Sleeper, Wish};
+use super::credit::{Credits, Part};
 use super::lock::{self, Condvar, Mutex, MutexGuard};
 use super::{Overflow, PRODUCERS_MAX, Stats};
 use crate::clock::Clock;
 
 pub(super) struct Shared<T> {
-    core: Mutex<Core<T>>,
+    inner: Mutex<Inner<T>>,
+    pub(super) tickets: Tickets,
     /// For the receiver, when something came or nothing can come any more.
     pub(super) arrived: Condvar,
     /// For senders, when there is room.
@@ -23,6 +27,139 @@ pub(super) struct Shared<T> {
     /// What a sender does that turns away by itself; else it gives back.
     pub(super) drops_newest: bool,
     overflow: Option<Mutex<Box<dyn Overflow<T>>>>,
+}
+
+struct Inner<T> {
+    core: Core<T>,
+    credits: Credits<T>,
+}
+
+/// What a guard sees of what was sent on credit.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum View {
+    /// Nothing: credit stays where it is.
+    Settled,
+    /// It is counted, and lies in parts; nobody has credit meanwhile.
+    Counted,
+    /// It is in its order; nobody has credit meanwhile.
+    Whole,
+}
+
+/// The queue, as long as this is held.
+pub(super) struct Guard<'a, T> {
+    inner: MutexGuard<'a, Inner<T>>,
+    view: View,
+}
+
+impl<'a, T> Guard<'a, T> {
+    #[inline]
+    fn new(inner: MutexGuard<'a, Inner<T>>, view: View) -> Guard<'a, T> {
+        let mut guard = Guard { inner, view };
+        guard.call_in();
+        guard
+    }
+
+    #[inline]
+    fn call_in(&mut self) {
+        let Inner { core, credits } = &mut *self.inner;
+        match self.view {
+            View::Settled => {}
+            View::Counted => credits.call_in_parts(core),
+            View::Whole => credits.call_in(core),
+        }
+    }
+
+    /// Puts a value in on new credit, if there is enough for it and more; else gives it back.
+    pub(super) fn put_on_new_credit(
+        &mut self,
+        buffer: &Arc<Buffer<T>>,
+        value: T,
+        bytes: u64,
+        producer: usize,
+        at: Duration,
+        tickets: &Tickets,
+    ) -> Result<(), T> {
+        let Inner { core, credits } = &mut *self.inner;
+        if credits.top_up(core, buffer, producer, bytes) {
+            buffer.put(value, bytes, producer, at, tickets)
+        } else {
+            Err(value)
+        }
+    }
+
+    /// From now on it sees all in its order.
+    pub(super) fn see_whole(&mut self) {
+        if self.view != View::Whole {
+            self.view = View::Whole;
+            self.call_in();
+        }
+    }
+
+    /// All that waits, in exchange for an empty ring and empty parts. Says how many.
+    pub(super) fn take_all(&mut self, ring: &mut Ring<T>, parts: &mut Vec<Part<T>>) -> usize {
+        let Inner { core, credits } = &mut *self.inner;
+        credits.take_parts(parts);
+        core.take_all(ring)
+    }
+
+    /// All that waits, into the hand of a batcher.
+    pub(super) fn take_in_hand(&mut self, ring: &mut Ring<T>, parts: &mut Vec<Part<T>>) {
+        let Inner { core, credits } = &mut *self.inner;
+        core.take_in_hand(ring, credits.oldest_ms());
+        credits.take_parts(parts);
+    }
+
+    /// This sender is gone.
+    pub(super) fn end_credit(&mut self, buffer: &Arc<Buffer<T>>) {
+        self.inner.credits.sender_left(buffer);
+    }
+
+    /// The receiver goes to sleep.
+    pub(super) fn sleep(&mut self, how: Sleeper, wish: Wish) {
+        self.inner.credits.forget_idle();
+        self.inner.core.wait.sleep(how, wish);
+    }
+
+    /// Releases the lock until the condition is signalled, or at most so long.
+    pub(super) fn wait(&mut self, condition: &Condvar, longest: Option<Duration>) {
+        self.lend();
+        match longest {
+            None => condition.wait(&mut self.inner),
+            Some(longest) => _ = condition.wait_for(&mut self.inner, longest),
+        }
+        self.call_in();
+    }
+
+    #[inline]
+    fn lend(&mut self) {
+        if self.view != View::Settled {
+            let Inner { core, credits } = &mut *self.inner;
+            credits.lend_again(core);
+        }
+    }
+}
+
+impl<T> Drop for Guard<'_, T> {
+    #[inline]
+    fn drop(&mut self) {
+        self.lend();
+    }
+}
+
+impl<T> Deref for Guard<'_, T> {
+    type Target = Core<T>;
+
+    #[inline]
+    fn deref(&self) -> &Core<T> {
+        &self.inner.core
+    }
+}
+
+impl<T> DerefMut for Guard<'_, T> {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut Core<T> {
+        &mut self.inner.core
+    }
 }
 
 impl<T> Shared<T> {
@@ -35,17 +172,30 @@ impl<T> Shared<T> {
     ) -> Shared<T> {
         let overflow = overflow.map(Mutex::new);
         let (arrived, room) = (Condvar::new(), Condvar::new());
-        Shared { core: Mutex::new(core), arrived, room, clock, patience, drops_newest, overflow }
+        let inner = Mutex::new(Inner { core, credits: Credits::new() });
+        Shared { inner, tickets: Tickets::new(), arrived, room, clock, patience, drops_newest, overflow }
     }
 
     #[inline]
-    pub(super) fn lock(&self) -> MutexGuard<'_, Core<T>> {
-        lock::lock(&self.core)
+    pub(super) fn lock(&self) -> Guard<'_, T> {
+        Guard::new(lock::lock(&self.inner), View::Whole)
+    }
+
+    /// For who takes all or nothing: what was sent on credit is counted, but not in its order yet.
+    #[inline]
+    pub(super) fn lock_unordered(&self) -> Guard<'_, T> {
+        Guard::new(lock::lock(&self.inner), View::Counted)
+    }
+
+    /// For who needs only the oldest: what was sent on credit may be left out, which came later.
+    #[inline]
+    pub(super) fn lock_settled(&self) -> Guard<'_, T> {
+        Guard::new(lock::lock(&self.inner), View::Settled)
     }
 
     /// Something came: wakes the receiver if it waits for that.
     #[inline]
-    pub(super) fn publish(&self, mut core: MutexGuard<'_, Core<T>>) {
+    pub(super) fn publish(&self, mut core: Guard<'_, T>) {
         let wake = core.wait.wish().is_some_and(|wish| core.grants(wish));
         if wake {
             let sleeper = core.wait.wake();
@@ -65,7 +215,7 @@ impl<T> Shared<T> {
 
     /// Something left: wakes the senders that wait for room.
     #[inline]
-    pub(super) fn vacate(&self, mut core: MutexGuard<'_, Core<T>>) {
+    pub(super) fn vacate(&self, mut core: Guard<'_, T>) {
         let made = core.wait.room_made();
         drop(core);
         self.wake_senders(made);
@@ -81,10 +231,22 @@ impl<T> Shared<T> {
     }
 
     /// Something changed for both ends.
-    pub(super) fn settle_all(&self, mut core: MutexGuard<'_, Core<T>>) {
+    pub(super) fn settle_all(&self, mut core: Guard<'_, T>) {
         let made = core.wait.room_made();
         self.publish(core);
         self.wake_senders(made);
+    }
+
+    /// Whether values lie in the buffers of senders.
+    #[cfg(all(test, not(loom)))]
+    pub(super) fn is_any_on_credit(&self) -> bool {
+        self.inner.lock().credits.is_any_on_credit()
+    }
+
+    /// Places that are kept for values on credit.
+    #[cfg(all(test, not(loom)))]
+    pub(super) fn places_on_credit(&self) -> usize {
+        self.inner.lock().credits.places()
     }
 
     pub(super) fn close(&self) {

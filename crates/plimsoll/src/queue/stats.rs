@@ -71,6 +71,13 @@ pub struct Tally {
 }
 
 impl Tally {
+    pub(super) const MAX: Tally = Tally { items: u64::MAX, bytes: u64::MAX };
+
+    /// The lesser of each.
+    pub(super) fn min(self, other: Tally) -> Tally {
+        Tally { items: self.items.min(other.items), bytes: self.bytes.min(other.bytes) }
+    }
+
     #[inline]
     pub(super) fn add_one(&mut self, bytes: u64) {
         self.items += 1;

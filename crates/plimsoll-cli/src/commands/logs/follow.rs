@@ -29,8 +29,6 @@ const POLL: Duration = Duration::from_millis(100);
 const QUIET: Duration = Duration::from_secs(2);
 /// The newest so many entries are kept in memory to be shown; for more, all are counted first.
 const KEPT_ENTRIES: u64 = 1000;
-/// A store whose files change under the reader is tried again so often in a row.
-const TRIES: u32 = 10;
 
 /// Why there is nothing more.
 #[derive(Debug)]
@@ -99,15 +97,14 @@ impl Follower {
     /// Goes on until the reader goes away or the store cannot be read.
     pub(super) fn follow(&mut self) -> End {
         let clock = MonotonicClock;
-        let (mut news, mut failures) = (clock.now(), 0);
+        let mut news = clock.now();
         loop {
             if let Err(end) = self.out.sleep(POLL) {
                 return End::Out(end);
             }
             match self.look(0) {
-                Ok(0) => failures = 0,
-                Ok(_) => (news, failures) = (clock.now(), 0),
-                Err(End::Store(StoreError::Overtaken { .. })) if failures < TRIES => failures += 1,
+                Ok(0) => {}
+                Ok(_) => news = clock.now(),
                 Err(end) => return end,
             }
             if let Err(end) = self.out.flush() {

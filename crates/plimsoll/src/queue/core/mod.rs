@@ -5,6 +5,7 @@
 //! **and** what a batcher has in hand until it is written: both count against the limits.
 
 mod lane;
+mod lend;
 mod ring;
 mod share;
 mod spill;
@@ -22,8 +23,8 @@ pub(super) mod testing {
     pub(in crate::queue) use super::ring::{Cursors, KEPT_ITEMS, Ring};
 }
 pub(super) use lane::Lane;
-pub(super) use ring::Ring;
-use ring::{Cursor, Entry};
+use ring::Cursor;
+pub(super) use ring::{Entry, Ring, give_room_back};
 pub use share::GUARANTEED_RATIO;
 use share::{Flow, Shares};
 use spill::Spill;
@@ -264,7 +265,13 @@ impl<T> Core<T> {
     fn push(&mut self, value: T, bytes: u64, producer: usize, at: Duration) {
         self.flows[producer].accepted.add_one(bytes);
         self.used.add_one(bytes);
-        self.ring.push(Entry { value: Some(value), bytes, at_ms: milliseconds(at), producer: producer as u32 });
+        self.ring.push(Entry {
+            value: Some(value),
+            bytes,
+            at_ms: milliseconds(at),
+            producer: producer as u32,
+            ticket: 0,
+        });
     }
 
     fn offer_otherwise(
@@ -411,21 +418,18 @@ impl<T> Core<T> {
         self.ring.swap(ring);
         self.pressed = false;
         self.released(taken);
-        ring.len()
+        taken.items as usize
     }
 
     /// Everything that waits, into the hand of a batcher: it stays queued until it is [settled](Core::settle).
-    pub(super) fn take_in_hand(&mut self, ring: &mut Ring<T>) -> usize {
-        if let Some(oldest) = self.ring.oldest() {
-            self.hand_since_ms = oldest.at_ms;
-        }
+    pub(super) fn take_in_hand(&mut self, ring: &mut Ring<T>, oldest_lent_ms: Option<u32>) {
+        self.hand_since_ms = self.ring.oldest().map(|oldest| oldest.at_ms).or(oldest_lent_ms).unwrap_or_default();
         for flow in &mut self.flows {
             flow.hand = flow.queued();
         }
         self.in_hand = self.used;
         self.ring.swap(ring);
         self.pressed = false;
-        ring.len()
     }
 
     /// What was in hand is out of it: delivered, or dropped for a reason.
@@ -448,7 +452,8 @@ impl<T> Core<T> {
             self.divide();
         }
         if let Some(sum) = &mut self.sum {
-            sum.uncover(self.used.bytes);
+            let lent = self.flows.iter().fold(Tally::default(), |sum, flow| sum + flow.lent);
+            sum.uncover((self.used + lent).bytes);
         }
     }
 
@@ -480,7 +485,7 @@ impl<T> Core<T> {
 
     /// Nothing waits, here or in the overflow, and nothing can come any more.
     pub(super) fn is_drained(&self) -> bool {
-        self.ring.len() == 0 && self.is_ending() && self.spill.kept == 0 && self.spill.in_flight == 0
+        self.waiting().items == 0 && self.is_ending() && self.spill.kept == 0 && self.spill.in_flight == 0
     }
 
     /// Nothing can come any more.
@@ -491,16 +496,18 @@ impl<T> Core<T> {
     /// Whether the receiver has what it waits for, or never will.
     #[inline]
     pub(super) fn grants(&self, wish: Wish) -> bool {
-        let waiting = self.ring.len();
-        waiting >= wish.items
-            || (waiting > 0 && (wish.is_pressing && self.pressed || self.ring_bytes() >= wish.bytes))
+        let waiting = self.waiting();
+        waiting.items >= wish.items as u64
+            || (waiting.items > 0 && (wish.is_pressing && self.pressed || waiting.bytes >= wish.bytes))
             || (wish.losses && self.untold)
             || (self.spill.kept > 0 && wish.items != usize::MAX)
             || (self.is_ending() && self.spill.in_flight == 0)
     }
 
-    fn ring_bytes(&self) -> u64 {
-        self.used.bytes - self.in_hand.bytes
+    /// What waits and is in nobody's hand.
+    #[inline]
+    pub(super) fn waiting(&self) -> Tally {
+        self.used - self.in_hand
     }
 
     /// Takes nothing more; what is queued can still be received.
@@ -568,6 +575,6 @@ impl Producer {
 
 /// For ages: wraps after 49 days.
 #[inline]
-fn milliseconds(at: Duration) -> u32 {
+pub(super) fn milliseconds(at: Duration) -> u32 {
     (at.as_secs() as u32).wrapping_mul(1000).wrapping_add(at.subsec_millis())
 }

@@ -12,13 +12,15 @@ pub(in crate::queue) const KEPT_ITEMS: usize = 1024;
 const EMPTY_MAX: usize = 64;
 
 /// One value that waits.
-pub(super) struct Entry<T> {
+pub(in crate::queue) struct Entry<T> {
     /// `None`: it was taken out.
-    pub(super) value: Option<T>,
-    pub(super) bytes: u64,
+    pub(in crate::queue) value: Option<T>,
+    pub(in crate::queue) bytes: u64,
     /// When it came, in milliseconds; wraps after 49 days.
-    pub(super) at_ms: u32,
-    pub(super) producer: u32,
+    pub(in crate::queue) at_ms: u32,
+    pub(in crate::queue) producer: u32,
+    /// Its place among what lies in several buffers.
+    pub(in crate::queue) ticket: u32,
 }
 
 pub(in crate::queue) struct Ring<T> {
@@ -46,7 +48,7 @@ impl<T> Ring<T> {
     }
 
     #[inline]
-    pub(super) fn push(&mut self, entry: Entry<T>) {
+    pub(in crate::queue) fn push(&mut self, entry: Entry<T>) {
         self.entries.push_back(entry);
     }
 
@@ -145,7 +147,7 @@ impl<T> Ring<T> {
 
     #[cfg(all(test, not(loom)))]
     pub(in crate::queue) fn push_for_test(&mut self, value: T, producer: usize) {
-        self.push(Entry { value: Some(value), bytes: 1, at_ms: 0, producer: producer as u32 });
+        self.push(Entry { value: Some(value), bytes: 1, at_ms: 0, producer: producer as u32, ticket: 0 });
     }
 }
 
@@ -177,7 +179,7 @@ impl Cursors {
 }
 
 /// After a burst that is over: room for four times what was used is too much.
-fn give_room_back<T>(empty: &mut VecDeque<T>, used: usize) {
+pub(in crate::queue) fn give_room_back<T>(empty: &mut VecDeque<T>, used: usize) {
     if empty.capacity() > KEPT_ITEMS && used < empty.capacity() / 4 {
         empty.shrink_to(used.max(KEPT_ITEMS));
     }

@@ -22,6 +22,8 @@ pub const GUARANTEED_RATIO: f64 = 0.5;
 pub(super) struct Flow {
     pub(super) accepted: Tally,
     pub(super) left: Tally,
+    /// What it may send on [credit](super::super::credit), and may have sent. None while the whole queue is looked at.
+    pub(super) lent: Tally,
     /// It has a sender or something queued, and so a share.
     pub(super) is_live: bool,
     /// Of what is queued, what the receiver has in hand.
@@ -114,6 +116,16 @@ impl Shares {
     fn beyond(&self, flow: &Flow, more: Tally) -> Tally {
         let share = if flow.is_live { self.share } else { Tally::default() };
         flow.queued() + more - share
+    }
+
+    /// What is free of the common part.
+    pub(super) fn common_free(&self, flows: &[Flow]) -> Tally {
+        flows.iter().fold(self.common, |free, flow| free - self.beyond(flow, flow.lent))
+    }
+
+    /// What is free of its share.
+    pub(super) fn share_free(&self, flow: &Flow) -> Tally {
+        if flow.is_live { self.share - flow.queued() - flow.lent } else { Tally::default() }
     }
 
     /// Who has to make room for a value of `bytes` from `producer`: the one that would be furthest beyond its share, by the larger

@@ -41,7 +41,7 @@ impl<T> Core<T> {
 
     /// Values that lie in the overflow and may be taken: what waits here came before them.
     pub(in crate::queue) fn kept(&self) -> u64 {
-        if self.ring.len() > 0 { 0 } else { self.spill.kept }
+        if self.waiting().items > 0 { 0 } else { self.spill.kept }
     }
 
     /// So many came back from the overflow; `empty`: it says that it has no more.

@@ -1,6 +1,7 @@
 //! Tables for what each contract line promises, naive models beside the queue, and threads and tasks that meet in it.
 
 mod contract;
+mod credit;
 mod model;
 mod overflow;
 mod ring;
