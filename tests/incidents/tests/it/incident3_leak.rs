@@ -63,7 +63,11 @@ fn a_cache_that_nobody_empties_leaks_and_is_named_with_its_path_and_size() {
     let (held, a_session) = (found["now"].as_f64().expect("bytes"), true_growth / grew(&day, "sessions"));
     let true_size = a_session * said(&day, day.said.len() - 1, "sessions");
     assert!((held / true_size - 1.0).abs() < 0.05, "{held:.0} bytes are told, {true_size:.0} it holds");
-    assert!(file_growth(&day) > 100.0, "the control sees that something grew, and not what: {:.0} %", file_growth(&day));
+    assert!(
+        file_growth(&day) > 100.0,
+        "the control sees that something grew, and not what: {:.0} %",
+        file_growth(&day)
+    );
 }
 
 #[test]
