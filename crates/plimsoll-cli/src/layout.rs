@@ -85,7 +85,7 @@ impl Layout {
         self.home().join("decisions.jsonl")
     }
 
-    /// The figures of days, for verdicts: at most two files of 1 MiB.
+    /// The figures of days, for verdicts: at most two files of 2 MiB.
     pub(crate) fn history(&self) -> PathBuf {
         self.home().join("history.log")
     }

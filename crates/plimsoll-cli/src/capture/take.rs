@@ -317,7 +317,10 @@ fn digest(context: &mut Context, item: &Item, target: &Target, view: &mut Captur
         Some(Ok(_)) => {}
         _ => {
             let said = crate::supervise::files::read_bounded(&errors).unwrap_or_default();
-            let said = String::from_utf8_lossy(&said).lines().next().unwrap_or_default().to_owned();
+            // Warnings come first, then what ended it, then perhaps a hint.
+            let said = String::from_utf8_lossy(&said);
+            let said =
+                said.lines().rev().find_map(|line| line.strip_prefix("plimsoll: ")).unwrap_or_default().to_owned();
             let why = ran.err().unwrap_or(said);
             view.notes.push(format!("no digest: {why}"));
             context.desk.show(|view| *view.failed_total.entry("digest".into()).or_default() += 1);

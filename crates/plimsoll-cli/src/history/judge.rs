@@ -1,6 +1,7 @@
-//! The verdicts on one program's figures, from its history. Read and computed in about 20 ms for a week of
+//! The verdicts on one program's figures, and on what it says of itself by name, from its history. Read and computed in about 20 ms for a week of
 //! minutes; a caller that is asked often keeps them for [`KEEP`] (60 s).
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
@@ -17,6 +18,8 @@ pub(crate) const KEEP: Duration = Duration::from_secs(60);
 const WARM_UP_SECONDS: f64 = 600.0;
 /// A series of counts below this is not judged: three threads that become four are not a leak of 33 %.
 const COUNT_MIN: f64 = 32.0;
+/// Names of days that are judged, those that were largest.
+const NAMES_JUDGED_MAX: usize = 64;
 /// Where memory stands in a record, and what is live of it.
 const MEMORY: usize = 0;
 const LIVE: usize = 11;
@@ -24,6 +27,23 @@ const LIVE: usize = 11;
 /// The series of the records, those with figures, in the order of [`NAMES`].
 pub(crate) fn series(records: &[Record]) -> Vec<Series> {
     (0..NAMES.len()).map(|at| one(records, at)).filter(|series| !series.points().is_empty()).collect()
+}
+
+/// The series of what the program names: accounts, queues, stores.
+pub(crate) fn named(records: &[Record]) -> Vec<Series> {
+    let mut all = BTreeMap::<&str, (u64, Vec<Point>)>::new();
+    for record in records {
+        for (name, bytes) in &record.named {
+            let (most, points) = all.entry(name).or_default();
+            *most = (*most).max(*bytes);
+            let unix_seconds = record.unix_seconds as f64;
+            points.push(Point { unix_seconds, value: *bytes as f64, variance: 0.0, life: record.life });
+        }
+    }
+    let mut all: Vec<_> = all.into_iter().collect();
+    all.sort_by_key(|(_, (most, _))| std::cmp::Reverse(*most));
+    all.truncate(NAMES_JUDGED_MAX);
+    all.into_iter().map(|(name, (_, points))| Series::new(name, Unit::Bytes, points)).collect()
 }
 
 fn one(records: &[Record], at: usize) -> Series {
@@ -40,7 +60,8 @@ pub(crate) fn of_file(path: &Path, budget_bytes: Option<u64>) -> Vec<VerdictView
     of_records(&load(path), budget_bytes)
 }
 
-/// Judges records: one verdict a figure, leaks first.
+/// Judges records: one verdict a figure and a name, leaks first. What is named is a part of the whole: it matters by what the process
+/// holds ([`Verdict::of_part`]).
 pub(crate) fn of_records(records: &[Record], budget_bytes: Option<u64>) -> Vec<VerdictView> {
     let setup = Setup::default().warm_up_seconds(WARM_UP_SECONDS);
     let all: Vec<Series> = series(records).into_iter().filter(is_judged).collect();
@@ -60,6 +81,10 @@ pub(crate) fn of_records(records: &[Record], budget_bytes: Option<u64>) -> Vec<V
             VerdictView { retention, ..view(series, &verdict.with_limit(limit)) }
         })
         .collect();
+    let held = one(records, MEMORY).points().last().map_or(0.0, |p| p.value);
+    let parts = named(records);
+    let judged = verdict::judge_all(&parts, &setup).into_iter().zip(&parts);
+    views.extend(judged.map(|(verdict, series)| view(series, &verdict.of_part(held, Unit::Bytes))));
     views.sort_by_key(|view| std::cmp::Reverse(rank(&view.state)));
     views
 }
@@ -115,7 +140,7 @@ mod tests {
                 figures[MEMORY] = Some((memory(hour) * (1.0 + 0.002 * noise) * 1e6) as u64);
                 figures[4] = Some(sockets(hour) as u64);
                 figures[10] = Some(8);
-                Record { unix_seconds: 1_790_000_000 + minute * 60, life: 1, figures }
+                Record { unix_seconds: 1_790_000_000 + minute * 60, life: 1, figures, named: Vec::new() }
             })
             .collect()
     }
@@ -139,6 +164,28 @@ mod tests {
         young.truncate(12);
         assert!(of_records(&young, None).iter().all(|v| v.state == "insufficient-data"));
         assert_eq!(of_records(&[], None), []);
+    }
+
+    #[test]
+    fn a_queue_that_nobody_empties_is_named_and_one_that_creeps_is_not() {
+        let mut all = records(36, |h| 100.0 + 2.0 * h, |_| 40.0);
+        for record in &mut all {
+            let minute = (record.unix_seconds - 1_790_000_000) / 60;
+            record.named = vec![
+                ("queue orders".into(), 1_000_000 + minute * 30_000),
+                ("queue mails".into(), minute * 7 % 50),
+                ("account small".into(), 1_000 + minute * 10),
+            ];
+        }
+        // One that came and went is judged by what there is of it.
+        all[7].named.push(("store gone".into(), 5));
+        let judged = of_records(&all, None);
+        let word = |key: &str| judged.iter().find(|v| v.key == key).map(|v| v.state.as_str());
+        assert_eq!(word("queue orders"), Some("leaking"), "{judged:?}");
+        assert_eq!((word("queue mails"), word("account small")), (Some("stable"), Some("stable")));
+        assert_eq!(word("store gone"), Some("insufficient-data"));
+        let orders = judged.iter().find(|v| v.key == "queue orders").unwrap();
+        assert!((orders.per_hour.unwrap() / 1.8e6 - 1.0).abs() < 0.01, "{orders:?}");
     }
 
     #[test]

@@ -139,7 +139,7 @@ mod tests {
     use crate::history::{FIGURES, load};
 
     fn record(at: u64) -> Record {
-        Record { unix_seconds: at, life: 7, figures: [Some(at); FIGURES] }
+        Record { unix_seconds: at, life: 7, figures: [Some(at); FIGURES], named: Vec::new() }
     }
 
     #[test]

@@ -66,7 +66,9 @@ impl Symbols {
         profile.builds.sort();
         profile.builds.dedup();
         let unused = |binary: &&PathBuf| !profile.mapped.iter().any(|mapped| is_named(binary, mapped));
-        for binary in self.binaries.iter().filter(unused) {
+        // A supervisor names the program's file whether it is needed or not.
+        let said = self.binaries.iter().filter(|_| self.root.is_none());
+        for binary in said.filter(unused) {
             naming.notes.push(match profile.mapped.first() {
                 Some(mapped) => format!(
                     "{} has the name of no file whose functions lack one; such is {}",

@@ -7,22 +7,18 @@ pub(crate) mod markdown;
 use std::path::{Path, PathBuf};
 
 use plimsoll_heap::digest::{Digest, Kind};
-use plimsoll_heap::series::{Series, of_digests};
+use plimsoll_heap::series::{Series, Unit, of_digests};
 use plimsoll_heap::trend::Setup;
-use plimsoll_heap::verdict::{self, State, Verdict};
+use plimsoll_heap::verdict::{self, State};
 
 use crate::exit::Failure;
 use crate::history::judge::{rank, view};
 use crate::snapshot::VerdictView;
-use crate::view::words;
 
 /// Files of a directory that are read.
 pub(crate) const FILES_MAX: usize = 10_000;
 /// Verdicts that are kept of each kind.
 const KEPT: usize = 50;
-/// Growth of one key over the time judged below this part of all that is held does not matter: one of hundreds of keys always
-/// creeps.
-const MATTERS_RATIO: f64 = 0.01;
 
 /// One file that was read.
 #[derive(Clone, Debug)]
@@ -101,7 +97,7 @@ fn judge(digests: &[Digest], kind: Kind, held: f64, limit_bytes: Option<u64>) ->
                 }
                 None => (verdict, false),
             };
-            let verdict = if kind == Kind::Total { verdict } else { weighed(verdict, held) };
+            let verdict = if kind == Kind::Total { verdict } else { verdict.of_part(held, Unit::Bytes) };
             VerdictView { retention, ..view(series, &verdict.with_limit(limit)) }
         })
         .collect();
@@ -109,17 +105,6 @@ fn judge(digests: &[Digest], kind: Kind, held: f64, limit_bytes: Option<u64>) ->
     sort(&mut verdicts);
     verdicts.truncate(KEPT);
     Some(Judged { kind, verdicts, keys })
-}
-
-/// A part that grows by next to nothing of the whole is stable, whatever the statistics say of it alone.
-fn weighed(mut verdict: Verdict, held: f64) -> Verdict {
-    let Some(growth) = verdict.trend.as_ref().map(|trend| trend.growth) else { return verdict };
-    if verdict.state >= State::Growing && growth < MATTERS_RATIO * held {
-        verdict.state = State::Stable;
-        let of = format!("{} of {}", words::size(growth.max(0.0) as u64), words::size(held as u64));
-        verdict.reasons.insert(0, format!("creeps, by {of}: too little to matter"));
-    }
-    verdict
 }
 
 /// Leaks first; among them, the fastest; among what does not grow, the largest.

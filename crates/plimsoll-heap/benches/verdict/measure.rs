@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::process::ExitCode;
 
 use plimsoll_heap::series::{Point, Series, Unit};
-use plimsoll_heap::trend::Setup;
+use plimsoll_heap::trend::{Setup, measure_restarted};
 use plimsoll_heap::verdict::{self, State, judge};
 
-use super::corpus::{Class, DAY, HOUR, Labelled, draw};
+use super::corpus::{Class, DAY, HOUR, Labelled};
 use super::rivals;
 use super::windows;
 
@@ -104,19 +104,30 @@ fn state(rss: &Series, live: Option<&Series>) -> State {
 }
 
 /// Judges the corpora of some seeds.
-pub(crate) fn corpora(seed: u64, seeds: u64, explain: bool) -> ExitCode {
+pub(crate) fn corpora(draw: fn(u64) -> Vec<Labelled>, seed: u64, seeds: u64, explain: bool) -> ExitCode {
     let mut own = Score::default();
     let mut others = vec![Score::default(); rivals::RULES.len()];
     let mut classes = BTreeMap::<Class, [usize; 5]>::new();
     let mut short = (0, 0);
     let mut retained = (0, 0);
+    let mut unmarked = (0, 0);
+    let mut parts = [0; 4];
     let mut latency = Vec::new();
     for seed in seed..seed + seeds {
-        for one in draw(seed) {
+        let corpus = draw(seed);
+        for (sum, n) in parts.iter_mut().zip(heap(&corpus)) {
+            *sum += n;
+        }
+        for one in corpus {
             let verdict = judge(&one.series, &Setup::default());
             own.add(&one, says_leak);
             for (score, (_, rule)) in others.iter_mut().zip(rivals::RULES) {
                 score.add(&one, |rss, _| rule(rss));
+            }
+            if one.class == Class::LeakWithRestarts && one.rate_per_day >= RATE_MIN && long(&one) {
+                let points = one.series.points().iter().map(|p| Point { life: 0, ..*p });
+                let found = says_leak(&Series::new("rss", Unit::Bytes, points), None);
+                unmarked = (unmarked.0 + usize::from(found), unmarked.1 + 1);
             }
             let said = state(&one.series, one.live.as_ref());
             classes.entry(one.class).or_default()[said as usize] += 1;
@@ -139,7 +150,7 @@ pub(crate) fn corpora(seed: u64, seeds: u64, explain: bool) -> ExitCode {
             if explain && wrong {
                 let first = one.series.points().first().map_or(0.0, |p| p.unix_seconds);
                 println!(
-                    "{seed} {:?} {:.0} %/day from {:.0} h, {} points over {:.0} h: {} {:?}\n    {:?}",
+                    "{seed} {:?} {:.0} %/day from {:.0} h, {} points over {:.0} h: {} {:?}\n    {}\n    {:?}",
                     one.class,
                     one.rate_per_day * 100.0,
                     (one.leak_from - first) / HOUR,
@@ -147,7 +158,8 @@ pub(crate) fn corpora(seed: u64, seeds: u64, explain: bool) -> ExitCode {
                     one.series.span_seconds() / HOUR,
                     verdict.state,
                     verdict.reasons,
-                    verdict.trend,
+                    windows::course(&one.series),
+                    (verdict.trend, measure_restarted(&one.series, &Setup::default())),
                 );
             }
         }
@@ -180,7 +192,13 @@ pub(crate) fn corpora(seed: u64, seeds: u64, explain: bool) -> ExitCode {
         own.found, own.to_find, short.0, short.1
     );
     println!("hours from the begin of the leak to the verdict: median {:.0}, 90th percentile {:.0}", at(0.5), at(0.9));
+    println!("leaks with restarts, where no reading knows its life: {} found of {}", unmarked.0, unmarked.1);
     println!("retention: {} of {} growing RSS with flat live named as such", retained.0, retained.1);
+    let [false_alone, false_beside, true_alone, true_beside] = parts;
+    println!(
+        "as keys of one heap: {false_alone} of the quiet ones called leaking, beside the whole {false_beside}; \
+         of those that leak by a hundredth of it {true_alone}, and {true_beside}"
+    );
     for points in [144, 1_440, 20_000] {
         println!("one verdict on {points} points: {:.2} ms of CPU", milliseconds_a_verdict(points));
     }
@@ -194,6 +212,27 @@ pub(crate) fn corpora(seed: u64, seeds: u64, explain: bool) -> ExitCode {
         }
     );
     if kept { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// A corpus as the keys of one heap, judged together: quiet keys called leaking, by themselves and beside the whole; and the same of keys
+/// that do leak, by a hundredth of the whole or more over the time watched.
+fn heap(corpus: &[Labelled]) -> [usize; 4] {
+    let keys: Vec<Series> = corpus.iter().map(|one| one.series.clone()).collect();
+    let last = |series: &Series| series.points().last().map_or(0.0, |p| p.value);
+    let whole: f64 = keys.iter().map(last).sum();
+    let mut counts = [0; 4];
+    for (one, verdict) in corpus.iter().zip(verdict::judge_all(&keys, &Setup::default())) {
+        let from = one.series.points().first().map_or(0.0, |p| p.value);
+        let matters = one.rate_per_day >= RATE_MIN && last(&one.series) - from >= 0.01 * whole;
+        let at = match one.class.leaks() {
+            false if one.class != Class::Retention => 0,
+            true if matters => 2,
+            _ => continue,
+        };
+        counts[at] += usize::from(verdict.state == State::Leaking);
+        counts[at + 1] += usize::from(verdict.of_part(whole, Unit::Bytes).state == State::Leaking);
+    }
+    counts
 }
 
 /// What a verdict costs, as the least of some runs: a two-week series with a rhythm and a leak.

@@ -27,8 +27,16 @@ pub(crate) fn days(series: &Series) -> Vec<Series> {
     windows
 }
 
+/// Every second series of a file, by the order of their names: what was looked at when the law was changed, and what was not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Half {
+    All,
+    Even,
+    Odd,
+}
+
 /// Judges the windows of a file.
-pub(crate) fn of_file(path: &str) -> ExitCode {
+pub(crate) fn of_file(path: &str, half: Half, explain: bool) -> ExitCode {
     let text = match std::fs::read_to_string(path) {
         Ok(text) => text,
         Err(error) => {
@@ -44,8 +52,12 @@ pub(crate) fn of_file(path: &str) -> ExitCode {
         let life = fields.next().and_then(|life| life.trim().parse().ok()).unwrap_or(0);
         all.entry(key).or_default().push(Point { unix_seconds, value, variance: 0.0, life });
     }
-    let windows: Vec<Series> =
-        all.into_iter().flat_map(|(key, points)| days(&Series::new(key, Unit::Bytes, points))).collect();
+    let windows: Vec<Series> = all
+        .into_iter()
+        .enumerate()
+        .filter(|(at, _)| half == Half::All || (half == Half::Even) == (at % 2 == 0))
+        .flat_map(|(_, (key, points))| days(&Series::new(key, Unit::Bytes, points)))
+        .collect();
     println!("{} windows of 24 h", windows.len());
     print!("{:<26}", "says it leaks, with");
     LEAKS.iter().for_each(|leak| print!(" {:>7}", format!("+{:.0} %", leak * 100.0)));
@@ -59,6 +71,11 @@ pub(crate) fn of_file(path: &str) -> ExitCode {
         let mut why = BTreeMap::<String, usize>::new();
         for window in &windows {
             let verdict = judge(&with_leak(window, leak), &Setup::default());
+            if explain && (leak > 0.0) != (verdict.state == State::Leaking) {
+                let from = window.points().first().map_or(0.0, |p| p.unix_seconds);
+                println!("{} from {from:.0} +{leak}: {} {:?}", window.key, verdict.state, verdict.reasons);
+                println!("    {}\n    {:?}", course(&with_leak(window, leak)), verdict.trend);
+            }
             let reason: String = verdict.reasons[0].chars().filter(|c| !c.is_ascii_digit()).collect();
             let reason: Vec<&str> =
                 reason.split_whitespace().filter(|word| !["%", "h", ".", "days", "B"].contains(word)).collect();
@@ -88,4 +105,18 @@ fn with_leak(series: &Series, ratio: f64) -> Series {
     let from = points.first().map_or(0.0, |p| p.unix_seconds);
     let leak = |p: &Point| Point { value: p.value + ratio * median * (p.unix_seconds - from) / DAY, ..*p };
     Series::new(series.key.clone(), series.unit, points.iter().map(leak))
+}
+
+/// A series in 24 medians, for people.
+pub(crate) fn course(series: &Series) -> String {
+    let points = series.points();
+    let first = points.first().map_or(0.0, |p| p.unix_seconds);
+    let width = (series.span_seconds() / 24.0).max(f64::MIN_POSITIVE);
+    let span = |p: &Point| ((p.unix_seconds - first) / width) as i64;
+    let medians = points.chunk_by(|a, b| span(a) == span(b)).map(|own| {
+        let mut values: Vec<f64> = own.iter().map(|p| p.value).collect();
+        values.sort_by(f64::total_cmp);
+        format!("{:.4}", values[values.len() / 2]).chars().take(5).collect::<String>()
+    });
+    medians.collect::<Vec<_>>().join(" ")
 }

@@ -1,11 +1,11 @@
 //! What the statistics work on: at most [`super::BLOCKS_MAX`] (144) medians of equal spans of time, life by life. Seconds throughout.
 //!
-//! A collector's sawtooth is taken down to its floors, the values right after it freed; a fall that no collector waits for is a
-//! restart. The warm-up of each life is left out.
+//! A collector's sawtooth is taken down to its floors, the values right after it freed. Falls that no collector waits for, and that give
+//! back what was grown, can be taken for restarts (`prepare_restarted`). Of several lives the warm-up of each is left out.
 
 use crate::series::{Point, equal_spans, median, middle};
 
-use super::{BLOCKS_MAX, Setup};
+use super::{BLOCKS_MAX, BLOCKS_MIN, Setup};
 
 /// A fall counts when it is so many times the usual change from one sample to the next …
 const FALL: f64 = 2.5;
@@ -16,13 +16,15 @@ const RESTART_RATIO: f64 = 0.05;
 const RESTART_EVERY_SECONDS: f64 = 8.0 * 3_600.0;
 /// Samples on both sides of a restart that it is told by.
 const RESTART_AROUND: usize = 5;
-/// Falls that make a sawtooth.
-const TEETH_MIN: usize = 3;
+/// A restart takes back at least this part of what stands above the lowest level that a life began at.
+const RESTART_GIVES_BACK: f64 = 0.7;
+/// Falls that make a sawtooth; fewer leave too little to judge.
+const TEETH_MIN: usize = BLOCKS_MIN;
 /// With several lives, the warm-up of each is at most this long and at most this part of it.
 const WARM_UP_SECONDS: f64 = 2.0 * 3_600.0;
 const WARM_UP_RATIO: f64 = 0.2;
-/// The floor of a block is this quantile of its values.
-const FLOOR_QUANTILE: f64 = 0.1;
+/// The floor of a block is this quantile of its values, and that of a third of the time this quantile of its blocks.
+pub(crate) const FLOOR_QUANTILE: f64 = 0.1;
 
 /// One span of time.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -48,22 +50,28 @@ pub(crate) struct Prepared {
     pub(crate) lives: usize,
     /// How many of the restarts nobody marked.
     pub(crate) inferred: usize,
+    /// Levels that the lives begin at, one each, before a warm-up is left out.
+    pub(crate) starts: Vec<f64>,
     /// Mean length of a collector's tooth, where the blocks are floors of teeth.
     pub(crate) tooth_seconds: Option<f64>,
 }
 
-/// Makes a series ready.
+/// Makes a series ready, with the restarts that are marked.
 pub(crate) fn prepare(points: &[Point], setup: &Setup) -> Prepared {
-    let marked: Vec<&[Point]> = points.chunk_by(|a, b| a.life == b.life).collect();
-    let mut lives = Vec::new();
-    let mut inferred = 0;
-    let unmarked = points.iter().all(|p| p.life == 0);
-    for life in marked {
-        let parts = split(life, &if unmarked { restarts(life) } else { Vec::new() });
-        inferred += parts.len() - 1;
-        lives.extend(parts);
-    }
+    ready(points.chunk_by(|a, b| a.life == b.life).collect(), setup)
+}
+
+/// Makes a series ready with falls taken for restarts, where no reading knows its life; `None` where none is like one.
+pub(crate) fn prepare_restarted(points: &[Point], setup: &Setup) -> Option<Prepared> {
+    let falls = if points.iter().all(|p| p.life == 0) { restarts(points) } else { Vec::new() };
+    let ready = ready(split(points, &falls), setup);
+    (!falls.is_empty()).then_some(Prepared { inferred: falls.len(), ..ready })
+}
+
+fn ready(lives: Vec<&[Point]>, setup: &Setup) -> Prepared {
     let several = lives.len() > 1;
+    let begins = |life: &&[Point]| median(life.iter().take(RESTART_AROUND).map(|p| p.value).collect());
+    let levels = lives.iter().map(begins).collect();
     let mut kept: Vec<Point> = Vec::new();
     let mut starts = Vec::new();
     let mut teeth = Vec::new();
@@ -88,7 +96,7 @@ pub(crate) fn prepare(points: &[Point], setup: &Setup) -> Prepared {
     let blocks = blocks(&kept, &starts);
     let lives = blocks.chunk_by(|a, b| a.life == b.life).count();
     let tooth_seconds = (!teeth.is_empty()).then(|| teeth.iter().sum::<f64>() / teeth.len() as f64);
-    Prepared { blocks, lives, inferred, tooth_seconds }
+    Prepared { blocks, lives, inferred: 0, starts: levels, tooth_seconds }
 }
 
 fn blocks(points: &[Point], starts: &[f64]) -> Vec<Block> {
@@ -118,8 +126,15 @@ fn without_spikes(points: &[Point]) -> Vec<Point> {
 
 /// A low quantile; of few values the least.
 fn floor(points: &[Point]) -> f64 {
-    let mut values: Vec<f64> = points.iter().map(|p| p.value).collect();
-    let at = (FLOOR_QUANTILE * values.len() as f64) as usize;
+    at_quantile(points.iter().map(|p| p.value).collect(), FLOOR_QUANTILE)
+}
+
+/// The value at this part of the order; 0 of nothing.
+pub(crate) fn at_quantile(mut values: Vec<f64>, quantile: f64) -> f64 {
+    if values.is_empty() {
+        return 0.0;
+    }
+    let at = ((quantile * values.len() as f64) as usize).min(values.len() - 1);
     *values.select_nth_unstable_by(at, f64::total_cmp).1
 }
 
@@ -155,6 +170,14 @@ fn restarts(points: &[Point]) -> Vec<usize> {
         sudden && before() - after() > RESTART_RATIO * before()
     };
     let falls: Vec<usize> = (0..changes.len()).filter(is_restart).map(|at| at + 1).collect();
+    // The end of a job is a fall, too, but to where the course was before it.
+    let level = |at: usize| around(at, (at + RESTART_AROUND).min(points.len()));
+    let lowest = falls.iter().map(|at| level(*at)).fold(if points.is_empty() { 0.0 } else { level(0) }, f64::min);
+    let gives_back = |at: &usize| {
+        let before = around(at.saturating_sub(RESTART_AROUND), *at);
+        before - level(*at) >= RESTART_GIVES_BACK * (before - lowest)
+    };
+    let falls: Vec<usize> = falls.into_iter().filter(gives_back).collect();
     let span = match (points.first(), points.last()) {
         (Some(first), Some(last)) => last.unix_seconds - first.unix_seconds,
         _ => 0.0,
@@ -196,9 +219,21 @@ mod tests {
     #[test]
     fn a_restart_that_nobody_marked_is_a_break() {
         let leak = series(600, 600.0, |t| 100.0 + 2.0 * (t / HOUR % 30.0));
-        let ready = prepare(&leak, &Setup::default());
+        let ready = prepare_restarted(&leak, &Setup::default()).unwrap();
         assert_eq!((ready.lives, ready.inferred), (4, 3));
         assert_eq!(ready.tooth_seconds, None);
+        assert_eq!(prepare(&leak, &Setup::default()).lives, 1);
+    }
+
+    #[test]
+    fn the_end_of_a_job_is_no_restart() {
+        let job = |t: f64| if (20.0..21.0).contains(&(t / HOUR % 24.0)) { 60.0 } else { 0.0 };
+        let leak = series(600, 600.0, |t| 100.0 + 2.0 * (t / HOUR % 50.0) + job(t));
+        let ready = prepare_restarted(&leak, &Setup::default()).unwrap();
+        assert_eq!((ready.lives, ready.inferred), (2, 1));
+        assert!(ready.starts.iter().all(|start| (100.0..102.0).contains(start)), "{:?}", ready.starts);
+        let grows = series(600, 600.0, |t| 100.0 + 2.0 * t / HOUR + job(t));
+        assert_eq!(prepare_restarted(&grows, &Setup::default()).map_or(0, |ready| ready.inferred), 0);
     }
 
     #[test]

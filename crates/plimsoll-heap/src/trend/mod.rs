@@ -9,7 +9,7 @@ pub(crate) mod fit;
 pub(crate) mod rank;
 pub(crate) mod steps;
 
-use blocks::{Block, Prepared, prepare};
+use blocks::{Block, FLOOR_QUANTILE, Prepared, at_quantile, prepare, prepare_restarted};
 use fit::{Fit, Model};
 use rank::{Pair, normal_tail, ranks, spread};
 
@@ -29,6 +29,12 @@ const ALIKE: (f64, f64) = (0.5, 3.0);
 const INTERVAL: f64 = 1.96;
 /// Below this part of the level nothing is told apart.
 const RESOLUTION: f64 = 1e-4;
+/// Lives that are told by falls begin within this part of what one of them grows by.
+const START_RATIO: f64 = 0.5;
+/// The top of a third of the time: a job of an hour or two does not make it.
+const TOP_QUANTILE: f64 = 0.9;
+/// Spans whose steps are looked at as those of a walk.
+const WALK_SPANS: f64 = 12.0;
 /// A model of steps must be better than that of a slope by this much (natural logarithm of the odds).
 const STEPS_BETTER: f64 = 2.0;
 
@@ -82,6 +88,13 @@ pub enum Shape {
         /// In the unit of the series; negative for a fall.
         rise: f64,
     },
+    /// So many steps, three or more, each about twice the one before, and the next is due: a table that is never emptied.
+    Doubling {
+        /// Steps.
+        count: usize,
+        /// All of them together.
+        rise: f64,
+    },
 }
 
 /// How a figure moves. Slopes in values per second.
@@ -111,16 +124,22 @@ pub struct Trend {
     pub level_from: f64,
     /// See `level_from`.
     pub level: f64,
-    /// Growth over the part, all lives together.
+    /// The part's share of the whole.
+    pub part_ratio: f64,
+    /// Growth over the part, all lives together; where restarts were guessed, that of the longest life.
     pub growth: f64,
-    /// Seconds over which it grew.
+    /// Seconds over which it grew so much.
     pub grown_seconds: f64,
+    /// Growth over a life of mean length.
+    pub growth_a_life: f64,
     /// What noise adds, one standard deviation.
     pub noise: f64,
     /// Theil–Sen slope of the floors.
     pub floor_slope: f64,
     /// The least that the lowest level of a third of the part is above that of the third before; the median over the lives.
     pub floor_rise: f64,
+    /// The same of the highest level: of the last third above that of the first.
+    pub top_rise: f64,
     /// Slope at the end over slope at the beginning of the part, where the difference is significant.
     pub bends_to: Option<f64>,
     /// The shape of the whole course.
@@ -140,7 +159,24 @@ pub struct Trend {
 /// Measures how `series` moves; `None` where there are fewer than [`BLOCKS_MIN`] blocks to look at.
 #[must_use]
 pub fn measure(series: &Series, setup: &Setup) -> Option<Trend> {
-    let ready = prepare(series.points(), setup);
+    measure_ready(series, &prepare(series.points(), setup))
+}
+
+/// The same with falls taken for restarts that nobody marked. Growth and the time for it are then those of the longest life: to cut a
+/// course at its falls makes the rest of it rise, so what all pieces rise together proves nothing. `None` where no fall is like a restart.
+#[must_use]
+pub fn measure_restarted(series: &Series, setup: &Setup) -> Option<Trend> {
+    let ready = prepare_restarted(series.points(), setup)?;
+    let trend = measure_ready(series, &ready)?;
+    // A program begins each life where it began the others; a fall that ends elsewhere is none.
+    let (first, later) = ready.starts.split_first()?;
+    let highest = later.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let lowest = later.iter().copied().fold(f64::INFINITY, f64::min);
+    let near = START_RATIO * trend.growth;
+    (highest - lowest <= near && highest - first <= near).then_some(trend)
+}
+
+fn measure_ready(series: &Series, ready: &Prepared) -> Option<Trend> {
     let all = ready.blocks.as_slice();
     if all.len() < BLOCKS_MIN {
         return None;
@@ -161,10 +197,19 @@ pub fn measure(series: &Series, setup: &Setup) -> Option<Trend> {
     let (slope, error) = fit.final_slope(independent);
     let error = error.hypot(resolution / part.len() as f64 / grown(&part).max(1.0));
     let (from, until) = (part.first()?, part.last()?);
-    let grown_seconds = grown(&part);
+    let grown_seconds = if ready.inferred > 0 { longest(&part) } else { grown(&part) };
+    let rate = found.slope.min(plain.slope);
     let centre = centre(&part, found.slope);
+    // The rising part of a day is no walk.
+    let drift = match series.span_seconds() / RHYTHM_SPAN_SECONDS {
+        days if days >= 2.0 => walk(&part),
+        days if days >= 1.0 => walk(&part).max(walk(&raw)),
+        _ => 1.0,
+    };
     // In less than two days a rhythm takes the curve of a cache that fills for its own.
-    let as_it_is = bends_to(&raw).filter(|_| series.span_seconds() < 2.0 * RHYTHM_SPAN_SECONDS);
+    // … and what a rhythm leaves of a day is straight even where the day was not.
+    let short = series.span_seconds() < 2.0 * RHYTHM_SPAN_SECONDS;
+    let as_it_is = if fit.model.rhythm { halves(&raw) } else { bends_to(&raw) }.filter(|_| short);
     let rhythm = fit.model.rhythm.then(|| all.iter().map(|b| fit.rhythm(b).abs()).fold(0.0, f64::max));
     Some(Trend {
         from_unix: from.at,
@@ -176,16 +221,24 @@ pub fn measure(series: &Series, setup: &Setup) -> Option<Trend> {
         slope_low: found.slope_low,
         slope_high: found.slope_high,
         p_rise: found.p_rise.max(plain.p_rise),
-        p_slope: student_tail(slope / error.max(f64::MIN_POSITIVE), independent - 3.0),
+        p_slope: student_tail(slope / error.max(f64::MIN_POSITIVE), independent - 3.0).min(drift),
         level_from: centre + found.slope * from.age,
         level: centre + found.slope * until.age,
-        growth: found.slope.min(plain.slope) * grown_seconds,
+        part_ratio: part.len() as f64 / all.len() as f64,
+        growth: rate * grown_seconds,
+        growth_a_life: rate * grown(&part) / groups(&part, |b| b.value).len().max(1) as f64,
         grown_seconds,
         noise: spread(&fit.residuals).max(resolution),
         floor_slope: ranks(&groups(&part, |b| b.floor), INTERVAL).map_or(0.0, |r| r.slope),
-        floor_rise: floor_rise(&raw),
+        floor_rise: rises(
+            &raw,
+            |b| b.floor,
+            FLOOR_QUANTILE,
+            |thirds| thirds.windows(2).map(|pair| pair[1] - pair[0]).fold(f64::INFINITY, f64::min),
+        ),
+        top_rise: rises(&raw, |b| b.value, TOP_QUANTILE, |thirds| thirds[thirds.len() - 1] - thirds[0]),
         bends_to: bends_to(&part).into_iter().chain(as_it_is).reduce(f64::min),
-        shape: shape(all, &level, &ready, &fit, independent, resolution),
+        shape: shape(all, &level, ready, &fit, independent, resolution),
         ceiling: ceiling(&level, until, knot),
         rhythm,
         tooth_seconds: ready.tooth_seconds,
@@ -209,6 +262,39 @@ fn grown(blocks: &[Block]) -> f64 {
     blocks.chunk_by(|a, b| a.life == b.life).map(|life| life[life.len() - 1].age - life[0].age).sum()
 }
 
+/// Seconds of the longest life.
+fn longest(blocks: &[Block]) -> f64 {
+    let lives = blocks.chunk_by(|a, b| a.life == b.life);
+    lives.map(|life| life[life.len() - 1].age - life[0].age).fold(0.0, f64::max)
+}
+
+/// Probability of such a rise of a walk that goes nowhere: Student's test of the steps between so many spans of the time. Noise that
+/// hardly forgets leaves least squares too few independent blocks to see even what only ever rises; a walk is the noise that never does.
+fn walk(part: &[Block]) -> f64 {
+    let width = grown(part) / WALK_SPANS;
+    let span = |b: &Block| (b.age / width.max(f64::MIN_POSITIVE)) as i64;
+    let mut steps = Vec::new();
+    for life in part.chunk_by(|a, b| a.life == b.life) {
+        let spans: Vec<Pair> = life
+            .chunk_by(|a, b| span(a) == span(b))
+            .map(|own| (median(own.iter().map(|b| b.age).collect()), median(own.iter().map(|b| b.value).collect())))
+            .collect();
+        steps.extend(
+            spans.windows(2).filter(|p| p[1].0 > p[0].0).map(|p| (p[1].1 - p[0].1, ((p[1].0 - p[0].0) / width).sqrt())),
+        );
+    }
+    // A step over a longer time varies more; weighted by that.
+    let n = steps.len() as f64;
+    if n < WALK_SPANS / 2.0 {
+        return 1.0;
+    }
+    let time: f64 = steps.iter().map(|s| s.1 * s.1).sum();
+    let drift = steps.iter().map(|s| s.0).sum::<f64>() / time;
+    let squares: f64 = steps.iter().map(|(step, root)| (step / root - drift * root).powi(2)).sum();
+    let error = (squares / (n - 1.0) / time).sqrt();
+    student_tail(drift / error.max(f64::MIN_POSITIVE), n - 1.0)
+}
+
 /// The model that explains most for what it costs, and how many blocks are independent.
 fn best_fit(blocks: &[Block], span_seconds: f64, resolution: f64) -> Option<(Fit, f64)> {
     let rhythms: &[bool] = if span_seconds >= RHYTHM_SPAN_SECONDS { &[false, true] } else { &[false] };
@@ -218,6 +304,10 @@ fn best_fit(blocks: &[Block], span_seconds: f64, resolution: f64) -> Option<(Fit
     for rhythm in rhythms {
         let line = Model { slope: true, rhythm: *rhythm, ..Model::default() };
         fits.extend(line.fit(blocks));
+        // In less than two days a rhythm and a bend make each other up, both larger than what there is.
+        if *rhythm && span_seconds < 2.0 * RHYTHM_SPAN_SECONDS {
+            continue;
+        }
         let knots = (1..KNOTS).map(|i| youngest + (oldest - youngest) * 0.8 * i as f64 / KNOTS as f64);
         let long = |knot: &f64| blocks.iter().filter(|b| b.age >= *knot).count() >= BLOCKS_MIN.max(blocks.len() / 6);
         let bent = knots.filter(long).filter_map(|knot| Model { knot: Some(knot), ..line }.fit(blocks));
@@ -238,6 +328,10 @@ fn best_fit(blocks: &[Block], span_seconds: f64, resolution: f64) -> Option<(Fit
 
 /// Steps explain a single life better than the slope does, with the rhythm taken out or as it is; or the fit's own shape.
 fn shape(raw: &[Block], level: &[Block], ready: &Prepared, fit: &Fit, independent: f64, resolution: f64) -> Shape {
+    let course = || raw.iter().map(|b| (b.age, b.value)).collect::<Vec<_>>();
+    if let Some(found) = (ready.lives == 1).then(|| steps::doubling(&course())).flatten() {
+        return Shape::Doubling { count: found.count, rise: found.rise };
+    }
     let own = fit.criterion(independent, resolution);
     let found = |blocks: &[Block], more: usize| {
         let values: Vec<f64> = blocks.iter().map(|b| b.value).collect();
@@ -272,14 +366,21 @@ fn bends_to(part: &[Block]) -> Option<f64> {
     (p < 0.02).then_some(if first.abs() > 0.0 { last / first } else { f64::INFINITY })
 }
 
-/// See [`Trend::floor_rise`].
-fn floor_rise(part: &[Block]) -> f64 {
-    let rises = part.chunk_by(|a, b| a.life == b.life).filter(|life| life.len() >= BLOCKS_MIN).map(|life| {
-        let floors = life
-            .chunks(life.len().div_ceil(3))
-            .map(|third| third.iter().map(|b| b.floor).fold(f64::INFINITY, f64::min));
-        let floors: Vec<f64> = floors.collect();
-        floors.windows(2).map(|pair| pair[1] - pair[0]).fold(f64::INFINITY, f64::min)
+/// The slope of the second half over that of the first.
+fn halves(part: &[Block]) -> Option<f64> {
+    let (first, second) = part.split_at(part.len() / 2);
+    let slope = |half: &[Block]| Some(ranks(&groups(half, |b| b.value), INTERVAL)?.slope);
+    let (first, second) = (slope(first)?, slope(second)?);
+    (first > 0.0).then_some(second / first)
+}
+
+/// See [`Trend::floor_rise`] and [`Trend::top_rise`].
+fn rises(part: &[Block], value: impl Fn(&Block) -> f64 + Copy, quantile: f64, of: impl Fn(&[f64]) -> f64) -> f64 {
+    let lives = part.chunk_by(|a, b| a.life == b.life).filter(|life| life.len() >= BLOCKS_MIN);
+    let rises = lives.map(|life| {
+        let thirds = life.chunks(life.len().div_ceil(3));
+        let levels: Vec<f64> = thirds.map(|third| at_quantile(third.iter().map(value).collect(), quantile)).collect();
+        of(&levels)
     });
     median(rises.collect())
 }

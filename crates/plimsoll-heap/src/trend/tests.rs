@@ -60,3 +60,16 @@ fn student_is_wider_than_normal() {
     assert!((student_tail(3.365, 5.0) - 0.01).abs() < 1e-3);
     assert!((student_tail(0.0, 5.0) - 0.5).abs() < 1e-6);
 }
+
+#[test]
+fn what_only_rises_is_no_walk_that_goes_nowhere() {
+    let blocks = |value: fn(usize) -> f64| {
+        let of = |i: usize| Block { at: i as f64, age: i as f64, value: value(i), floor: value(i), ..Block::default() };
+        (0..120).map(of).collect::<Vec<Block>>()
+    };
+    // Uneven steps upwards; up and down; a wave; too few steps.
+    assert!(walk(&blocks(|i| (i / 10) as f64 + [0.0, 0.3, -0.2][i / 10 % 3])) < 0.001);
+    assert!(walk(&blocks(|i| [5.0, 9.0, 4.0, 7.0][i / 10 % 4])) > 0.2);
+    assert!(walk(&blocks(|i| (i as f64 / 19.0).sin())) > 0.2);
+    assert_eq!(walk(&blocks(|i| i as f64)[..3]), 1.0);
+}

@@ -18,7 +18,7 @@ fn word(series: &Series) -> &'static str {
 #[test]
 fn the_word_for_each_course() {
     type Course = fn(f64) -> f64;
-    let table: [(&str, usize, Course, &str); 12] = [
+    let table: [(&str, usize, Course, &str); 15] = [
         ("flat", 48, |_| 1_000.0, "stable"),
         ("a day's wave", 24, |h| 1_000.0 + 200.0 * (h / 24.0 * std::f64::consts::TAU + 3.2).sin(), "stable"),
         ("a leak", 36, |h| 1_000.0 + 10.0 * h, "leaking"),
@@ -31,9 +31,12 @@ fn the_word_for_each_course() {
         ("a leak under a sawtooth", 48, |h| 1_000.0 + 10.0 * h + 300.0 * (h / 1.7).fract(), "leaking"),
         ("a sawtooth", 48, |h| 1_000.0 + 300.0 * (h / 2.3).fract(), "stable"),
         ("a cache that fills", 48, |h| 1_000.0 + 400.0 * (1.0 - (-h / 6.0).exp()), "plateau"),
-        ("a cache nearly full", 24, |h| 1_000.0 + 1_000.0 * (1.0 - (-h / 12.0).exp()), "plateau"),
+        ("a cache nearly full", 24, |h| 1_000.0 + 1_000.0 * (1.0 - (-h / 12.0).exp()), "growing"),
         ("a step", 48, |h| if h < 20.0 { 1_000.0 } else { 1_400.0 }, "plateau"),
         ("a stair", 72, |h| 1_000.0 + 60.0 * (h / 6.0).floor(), "leaking"),
+        ("a table that doubles", 40, |h| 1_000.0 + 100.0 * (h.max(1.0)).log2().ceil().exp2(), "leaking"),
+        ("a table half full", 40, |h| 1_000.0 + 100.0 * (1.45 * h).max(1.0).log2().ceil().exp2(), "leaking"),
+        ("a table that is full", 40, |h| 1_000.0 + 100.0 * (h.clamp(1.0, 7.0)).log2().ceil().exp2(), "plateau"),
         ("an hour of slow growth", 6, |h| 1_000.0 + 12.0 * h, "growing"),
         ("a fall", 48, |h| 1_000.0 - 5.0 * h, "stable"),
     ];
@@ -96,4 +99,27 @@ fn among_many_keys_chance_is_not_taken_for_a_leak() {
     keys.push(series(24, |h| 500.0 + 9.0 * h));
     let leaking = judge_all(&keys, &Setup::default()).iter().filter(|v| v.state == State::Leaking).count();
     assert_eq!(leaking, 1);
+}
+
+#[test]
+fn a_table_that_doubles_is_said_to() {
+    // A snapshot each ten minutes, the last of them at one level.
+    let table = |i: usize| 1e6 + 64.0 * (700.0 * i as f64).max(1.0).log2().ceil().exp2();
+    let points = (4..46).map(|i| Point::counted(i as f64 * 600.0, table(i)));
+    let verdict = judge(&Series::new("app.cache → Map", Unit::Bytes, points), &Setup::default());
+    assert_eq!(verdict.state, State::Growing, "{verdict:#?}");
+    assert!(verdict.reasons[0].contains("a table that doubles"), "{:?}", verdict.reasons);
+}
+
+#[test]
+fn a_part_that_creeps_is_stable_beside_a_large_whole_only() {
+    // 240 in a day.
+    let leak = || judge(&series(24, |h| 1_000.0 + 10.0 * h), &Setup::default().limit(Some(5_000.0)));
+    assert_eq!(leak().of_part(23_000.0, Unit::Bytes).state, State::Leaking);
+    let creeps = leak().of_part(25_000.0, Unit::Bytes);
+    assert_eq!((creeps.state, creeps.time_to_limit), (State::Stable, None));
+    assert!(creeps.reasons[0].starts_with("creeps, by 2"), "{:?}", creeps.reasons);
+    assert_eq!(leak().of_part(0.0, Unit::Bytes).state, State::Leaking);
+    let flat = judge(&series(24, |_| 1_000.0), &Setup::default());
+    assert_eq!(flat.clone().of_part(1e9, Unit::Bytes), flat);
 }

@@ -73,7 +73,15 @@ pub(super) fn reason(finding: Finding, trend: &Trend, unit: Unit) -> String {
             Shape::Steps { count, rise } => format!("rose by {} in {count} steps, level between", shown(rise)),
             _ => "rose in steps".to_owned(),
         },
+        Finding::Doubles => match trend.shape {
+            Shape::Doubling { count, rise } => format!(
+                "rose by {} in {count} steps, each about twice the one before: a table that doubles as it fills",
+                shown(rise)
+            ),
+            _ => "rose in steps that double".to_owned(),
+        },
         Finding::FloorsStay => format!("grew by {grown} in {during}, but its lowest levels do not rise as fast"),
+        Finding::TopsStay => format!("grew by {grown} in {during}, but its highest levels do not rise as fast"),
         Finding::BelowCeiling => format!(
             "grew by {grown} in {during}, and is still below the {} that it came back from",
             shown(trend.ceiling.unwrap_or(trend.level))

@@ -2,6 +2,7 @@
 //! scan of descriptors; and the verdicts, as that thread makes them when somebody asks.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -9,9 +10,10 @@ use plimsoll::clock::{Clock as _, wall};
 
 use super::Shared;
 use crate::history::keeper::Keeper;
+use crate::history::named::{Named, follow, present};
 use crate::history::{EVERY, FIGURES, Record};
 use crate::snapshot::VerdictView;
-use crate::snapshot::report::ReportsView;
+use crate::snapshot::report::{ReportView, ReportsView};
 use crate::supervise::facts;
 
 /// A line is due a little early rather than a whole scan late.
@@ -22,24 +24,42 @@ pub(crate) struct Past {
     keeper: Keeper,
     /// When a line was last handed over.
     last: Mutex<Option<Duration>>,
+    /// What the program names that is followed, and how many of its names are not.
+    followed: Mutex<(Vec<Arc<str>>, usize)>,
 }
 
 impl Past {
     /// Continues the file at `path`.
     pub(crate) fn new(path: PathBuf) -> Past {
-        Past { keeper: Keeper::start(path), last: Mutex::default() }
+        Past { keeper: Keeper::start(path), last: Mutex::default(), followed: Mutex::default() }
     }
 
     /// Lines that the disk refused.
     pub(super) fn unwritten_total(&self) -> u64 {
         self.keeper.unwritten_total()
     }
+
+    /// Accounts, queues and stores of the last line that had no room in it.
+    pub(super) fn unfollowed(&self) -> usize {
+        self.followed.lock().1
+    }
+
+    /// What the program said lately of what it holds by name.
+    fn named(&self, reports: &ReportsView) -> Named {
+        let mut followed = self.followed.lock();
+        let (named, unfollowed) = follow(&followed.0, present(lately(reports)));
+        *followed = (named.iter().map(|(name, _)| Arc::clone(name)).collect(), unfollowed);
+        named
+    }
+}
+
+fn lately(reports: &ReportsView) -> impl Iterator<Item = &ReportView> {
+    reports.processes.iter().filter(|process| process.age_seconds < 2.0 * EVERY.as_secs_f64())
 }
 
 /// Live bytes of the whole program: only where each of its processes told, lately.
 fn live(reports: &ReportsView, members: usize) -> Option<u64> {
-    let told = reports.processes.iter().filter(|process| process.age_seconds < 2.0 * EVERY.as_secs_f64());
-    let told: Vec<u64> = told.filter_map(|process| process.live_bytes).collect();
+    let told: Vec<u64> = lately(reports).filter_map(|process| process.live_bytes).collect();
     (told.len() == members && members > 0).then(|| told.iter().sum())
 }
 
@@ -67,8 +87,10 @@ impl Shared {
         }
         let members = self.members();
         figures[10] = Some(facts::threads(&members));
-        figures[11] = self.reports().and_then(|reports| live(&reports.view(None), members.len()));
-        let record = Record { unix_seconds: wall().as_secs(), life, figures };
+        let reports = self.reports().map(|reports| reports.view(None));
+        figures[11] = reports.as_ref().and_then(|reports| live(reports, members.len()));
+        let named = reports.as_ref().map(|reports| self.past.named(reports)).unwrap_or_default();
+        let record = Record { unix_seconds: wall().as_secs(), life, figures, named };
         self.past.keeper.add(record);
         *self.past.last.lock() = Some(now);
     }

@@ -16,6 +16,7 @@ use super::super::table::State;
 use super::Shared;
 use crate::capture::due::Trigger;
 use crate::capture::shelf::Shelf;
+use crate::history::named::NAMED_MAX;
 use crate::snapshot::{
     ChildView, Control, DecisionView, GovernorView, GroupView, HostView, LimitView, LogsView, MemoryView, PressureView,
     RestartView, Snapshot, SupervisorView, VERSION,
@@ -111,6 +112,12 @@ impl Control for Shared {
         let forgotten = self.past.unwritten_total();
         if forgotten > 0 {
             snapshot.warnings.push(format!("{forgotten} lines of the history could not be written"));
+        }
+        let unfollowed = self.past.unfollowed();
+        if unfollowed > 0 {
+            snapshot.warnings.push(format!(
+                "{unfollowed} accounts, queues and stores are not in the history: it follows {NAMED_MAX}"
+            ));
         }
         let unwritten = self.journal.unwritten_total();
         if unwritten > 0 {

@@ -1,5 +1,5 @@
 //! The metrics of verdicts: whether a figure leaks, how fast it grows, when the budget is reached. Labels are the twelve figures of
-//! the history.
+//! the history, and at most 64 names of what the program reports.
 
 use super::{Metric, metric};
 
