@@ -20,8 +20,8 @@ const OVERFLOW_STEP: u64 = 256;
 
 /// Fewer values than this at a time are a small catch.
 const SMALL_CATCH: usize = 256;
-/// The longest moment after small catches: some ten microseconds.
-const LINGER_SPINS: u32 = 512;
+/// The longest moment after small catches: some microseconds.
+const LINGER_SPINS: u32 = 128;
 
 /// The end that receives. There is one; dropping it abandons what is queued.
 pub struct Receiver<T> {
