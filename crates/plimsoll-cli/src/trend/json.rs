@@ -11,15 +11,43 @@ fn milliseconds(sample: &Sample) -> u64 {
     sample.unix_ns / 1_000_000
 }
 
-/// What the program held: the whole-process figure of the digest, else the sum of its largest kind, else the file's size.
-pub(crate) fn held_bytes(sample: &Sample) -> u64 {
+/// What the program held, and which figure says so: the whole-process figure of the digest, else the sum of its largest kind, else the
+/// file's size. Only figures of one name compare: a V8 snapshot counts the heap, a sampled profile what it saw allocated.
+fn held(sample: &Sample) -> (&'static str, u64) {
     use plimsoll_heap::digest::Kind;
     let rows = &sample.digest.rows;
-    let whole =
-        ["heap", "live", "rss"].iter().find_map(|key| rows.iter().find(|r| r.kind == Kind::Total && r.key == *key));
+    let whole = ["heap", "live", "rss"]
+        .into_iter()
+        .find_map(|key| rows.iter().find(|r| r.kind == Kind::Total && r.key == key).map(|row| (key, row.bytes)));
     let sum = |kind: Kind| rows.iter().filter(|r| r.kind == kind).map(|r| r.bytes).sum::<u64>();
-    let most = [Kind::Class, Kind::Stack, Kind::Mapping].into_iter().map(sum).max().filter(|bytes| *bytes > 0);
-    whole.map(|row| row.bytes).or(most).unwrap_or(sample.size_bytes)
+    let most = [("class", Kind::Class), ("stack", Kind::Stack), ("mapping", Kind::Mapping)]
+        .map(|(name, kind)| (name, sum(kind)))
+        .into_iter()
+        .max_by_key(|(_, bytes)| *bytes)
+        .filter(|(_, bytes)| *bytes > 0);
+    whole.or(most).unwrap_or(("file", sample.size_bytes))
+}
+
+/// How many bytes the program [held](held).
+pub(crate) fn held_bytes(sample: &Sample) -> u64 {
+    held(sample).1
+}
+
+/// Each with the last one before it that tells the same figure.
+fn pairs(samples: &[Sample]) -> impl Iterator<Item = (&Sample, &Sample)> {
+    samples.iter().enumerate().filter_map(|(place, after)| {
+        let before = samples[..place].iter().rev().find(|before| held(before).0 == held(after).0)?;
+        Some((before, after))
+    })
+}
+
+/// The first and the last of those that tell the figure which most tell.
+fn ends(samples: &[Sample]) -> Option<(&Sample, &Sample)> {
+    let telling = |figure: &str| samples.iter().filter(|sample| held(sample).0 == figure).count();
+    // Of two that are told as often, the one that is told last.
+    let figure = samples.iter().map(|sample| held(sample).0).max_by_key(|figure| telling(figure))?;
+    let mut same = samples.iter().filter(|sample| held(sample).0 == figure);
+    same.next().zip(same.next_back())
 }
 
 fn snapshot(sample: &Sample) -> Value {
@@ -64,8 +92,8 @@ pub(crate) fn of(analysis: &Analysis) -> Value {
     json!({
         "snapshots": samples.iter().map(snapshot).collect::<Vec<_>>(),
         // Pairs are shown, not judged: most of what two samples differ by is noise.
-        "diffs": samples.windows(2).map(|two| pair(&two[0], &two[1], "unknown")).collect::<Vec<_>>(),
-        "diff": samples.first().zip(samples.last()).filter(|_| samples.len() > 1).map(|(a, b)| pair(a, b, overall)),
+        "diffs": pairs(samples).map(|(before, after)| pair(before, after, "unknown")).collect::<Vec<_>>(),
+        "diff": ends(samples).map(|(first, last)| pair(first, last, overall)),
         "overallAssessment": overall,
         "avgGrowthRateMbPerHour": rate,
         "projectedGrowth24hMb": rate * 24.0,
@@ -88,6 +116,31 @@ mod tests {
         assert!((value["projectedGrowth24hMb"].as_f64().unwrap() - 22.9).abs() < 2.0);
         assert_eq!(value["diff"]["durationMinutes"], 39.0 * 60.0);
         assert_eq!(value["judged"][1]["verdicts"][0]["key"], "app.cache → Map");
+    }
+
+    #[test]
+    fn only_captures_that_tell_the_same_figure_are_paired() {
+        use plimsoll_heap::digest::{Digest, Kind, Row};
+        let row = |key: &str, bytes| Row { kind: Kind::Total, key: key.to_owned(), bytes, count: 1, variance: 0.0 };
+        let sample = |hour: u64, key: &str, bytes| {
+            let unix_ns = hour * 3_600_000_000_000;
+            let digest = Digest { unix_ns, life: 0, marks: Vec::new(), rows: vec![row(key, bytes)] };
+            Sample { path: format!("{hour}").into(), unix_ns, size_bytes: 1, digest }
+        };
+        // A snapshot, two sampled profiles, a snapshot, a profile.
+        let told = [("heap", 1_000), ("live", 70), ("live", 77), ("heap", 1_100), ("live", 84)];
+        let samples = told.iter().zip(1..).map(|((key, bytes), hour)| sample(hour, key, *bytes)).collect();
+        let value = of(&Analysis { samples, ..Analysis::default() });
+        let of_pair = |pair: &Value| (pair["baseline"]["sizeBytes"].as_u64(), pair["current"]["sizeBytes"].as_u64());
+        let shown: Vec<_> = value["diffs"].as_array().unwrap().iter().map(of_pair).collect();
+        assert_eq!(shown, [(70, 77), (1_000, 1_100), (77, 84)].map(|(a, b)| (Some(a), Some(b))));
+        assert_eq!(of_pair(&value["diff"]), (Some(70), Some(84)), "three profiles are more than two snapshots");
+        let one = of(&Analysis { samples: vec![sample(1, "heap", 5)], ..Analysis::default() });
+        assert_eq!(one["diff"], Value::Null);
+    }
+
+    #[test]
+    fn nothing_at_all_is_said_to_be_that() {
         let empty = of(&Analysis::default());
         assert_eq!((&empty["overallAssessment"], &empty["diff"]), (&json!("insufficient-data"), &Value::Null));
     }
