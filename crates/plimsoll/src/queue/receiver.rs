@@ -20,8 +20,8 @@ const OVERFLOW_STEP: u64 = 256;
 
 /// Fewer values than this at a time are a small catch.
 const SMALL_CATCH: usize = 256;
-/// The longest moment after small catches: some ten microseconds.
-const LINGER_SPINS: u32 = 512;
+/// The longest moment after small catches: some microseconds.
+const LINGER_SPINS: u32 = 128;
 
 /// The end that receives. There is one; dropping it abandons what is queued.
 pub struct Receiver<T> {
@@ -165,8 +165,12 @@ impl<T> Receiver<T> {
         (0..self.linger_spins).for_each(|_| std::hint::spin_loop());
     }
 
-    /// Lingers longer after a small catch, less after a large one, and not where values are so rare that it slept for them.
+    /// Lingers longer after a small catch, less after a large one, and not where values are so rare that it slept for them; then it keeps
+    /// no places either.
     fn caught(&mut self, count: usize, slept: bool) -> usize {
+        if slept {
+            self.parts = Vec::new();
+        }
         self.linger_spins = match count {
             _ if slept => 0,
             ..SMALL_CATCH => (self.linger_spins * 2).clamp(16, LINGER_SPINS),
