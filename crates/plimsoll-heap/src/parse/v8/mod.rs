@@ -256,7 +256,9 @@ impl Reading {
         if [kind, name, id, size, edges].iter().any(|position| *position >= N) {
             return Err(V8Error::Header("a field beyond the fields".into()));
         }
-        scanner.records::<N>(|record| {
+        // What is not wanted is 0 nearly always.
+        let short = !(1 << name | 1 << id | 1 << size);
+        scanner.records::<N>(short, |record| {
             if record[kind] >= types {
                 return Err("a type of node that the header does not name");
             }
@@ -319,7 +321,8 @@ impl Reading {
         if let Some(first) = starts.first_mut() {
             *first = 0;
         }
-        scanner.records::<N>(|record| {
+        let short = !(1 << name | 1 << target);
+        scanner.records::<N>(short, |record| {
             found += 1;
             while left == 0 && node < starts.len() {
                 node += 1;
@@ -372,7 +375,7 @@ impl Reading {
         let Tables { types, kinds, places, place_of, .. } = &mut self.tables;
         let mut known: HashMap<[u64; 3], u32> = HashMap::new();
         let mut latest = ([u64::MAX; 3], 0);
-        scanner.records::<4>(|record| {
+        scanner.records::<4>(0, |record| {
             let ordinal = record[object] / stride;
             let place = [record[script], record[line], record[column]];
             let kind = types.get(ordinal as usize).and_then(|kind| kinds.get(usize::from(*kind)));

@@ -1,8 +1,9 @@
 //! A scanner of JSON that is mostly arrays of small integers, over any reader and a buffer of 1 MiB.
 //!
 //! A number is found eight bytes at a time: the first byte that is no digit gives its length, three multiplications its value
-//! (Mula, "SIMD-ized faster parse of numbers"; Lemire, "Quickly parsing eight digits", 2022). Values that are not wanted are stepped
-//! over, never built.
+//! (Mula, "SIMD-ized faster parse of numbers"; Lemire, "Quickly parsing eight digits", 2022). Where a number begins depends on the
+//! length of the one before, and that wait is most of the cost: fields that nearly always have one digit are tried as such first, which
+//! the processor guesses ahead. Values that are not wanted are stepped over, never built.
 
 use std::io::{ErrorKind, Read};
 
@@ -221,9 +222,11 @@ impl<R: Read> Scanner<R> {
     }
 
     /// Takes an array of records of `N` non-negative integers each, giving every record to `see`. An error that `see` names is
-    /// returned with the record's offset.
+    /// returned with the record's offset. Fields whose bit is set in `short` are expected to have one digit: guessing right, the
+    /// processor need not wait for the length of a number to know where the next one begins.
     pub(super) fn records<const N: usize>(
         &mut self,
+        short: u32,
         mut see: impl FnMut([u64; N]) -> Result<(), &'static str>,
     ) -> Result<(), V8Error> {
         self.expect(b'[', "expected an array")?;
@@ -242,13 +245,9 @@ impl<R: Read> Scanner<R> {
                 let mut record = [0_u64; N];
                 let mut after = After::Comma;
                 for (field, value) in record.iter_mut().enumerate() {
-                    let read = number(buffer, at).and_then(|(found, next)| {
-                        *value = found;
-                        separator(buffer, next)
-                    });
-                    match read {
-                        Some((next, found)) if next <= end && (found == After::Comma || field == N - 1) => {
-                            (at, after) = (next, found);
+                    match number(buffer, at, short >> field & 1 != 0) {
+                        Some((found, next, follows)) if next <= end && (follows == After::Comma || field == N - 1) => {
+                            (*value, at, after) = (found, next, follows);
                         }
                         _ => return Err(self.bad_record(at)),
                     }
@@ -281,27 +280,54 @@ impl<R: Read> Scanner<R> {
     }
 }
 
-/// The number at `at` (blanks before it are stepped over) and where it ends.
+/// The number at `at`, what follows it, and where the next one begins. `short` when one digit is likely.
 #[inline(always)]
-fn number(buffer: &[u8], mut at: usize) -> Option<(u64, usize)> {
-    let mut word = load(buffer, at)?;
-    if !(word as u8).is_ascii_digit() {
-        while matches!(buffer.get(at), Some(b' ' | b'\n' | b'\r' | b'\t')) {
-            at += 1;
+fn number(buffer: &[u8], at: usize, short: bool) -> Option<(u64, usize, After)> {
+    let word = load(buffer, at)?;
+    if short && (word as u8).is_ascii_digit() {
+        if (word >> 8) as u8 == b',' {
+            return Some((word & 0xf, at + 2, After::Comma));
         }
-        word = load(buffer, at)?;
+        if (word >> 8) as u16 == u16::from_le_bytes(*b"\n,") {
+            return Some((word & 0xf, at + 3, After::Comma));
+        }
     }
     let digits = word ^ 0x3030_3030_3030_3030;
     // The high half of a byte is set from the first byte on that is no digit.
     let other = (digits.wrapping_add(0x0606_0606_0606_0606) | digits) & 0xf0f0_f0f0_f0f0_f0f0;
-    if other == 0 {
-        return long_number(buffer, at);
+    let length = other.trailing_zeros() >> 3;
+    let next = at + length as usize;
+    if length > 0 {
+        let value = eight_digits(digits << (64 - 8 * length));
+        match buffer.get(next..next + 2)? {
+            [b',', _] => return Some((value, next + 1, After::Comma)),
+            [b'\n', b','] => return Some((value, next + 2, After::Comma)),
+            _ => {}
+        }
     }
-    let length = (other.trailing_zeros() >> 3) as usize;
-    if length == 0 {
-        return None;
+    uncommon_number(buffer, at)
+}
+
+/// A number with blanks around it, of more than eight digits, or at the end of its array.
+#[inline(never)]
+fn uncommon_number(buffer: &[u8], mut at: usize) -> Option<(u64, usize, After)> {
+    while matches!(buffer.get(at), Some(b' ' | b'\n' | b'\r' | b'\t')) {
+        at += 1;
     }
-    Some((eight_digits(digits << (64 - 8 * length)), at + length))
+    let mut value = u64::from(buffer.get(at).filter(|byte| byte.is_ascii_digit())? - b'0');
+    at += 1;
+    while let Some(digit) = buffer.get(at).filter(|byte| byte.is_ascii_digit()) {
+        value = value.checked_mul(10)?.checked_add(u64::from(digit - b'0'))?;
+        at += 1;
+    }
+    loop {
+        match buffer.get(at)? {
+            b',' => return Some((value, at + 1, After::Comma)),
+            b']' => return Some((value, at + 1, After::Close)),
+            b' ' | b'\n' | b'\r' | b'\t' => at += 1,
+            _ => return None,
+        }
+    }
 }
 
 /// The value of eight digits, each in a byte of its own, the first in the lowest.
@@ -314,35 +340,7 @@ fn eight_digits(digits: u64) -> u64 {
     low.wrapping_add(high) >> 32
 }
 
-/// A number of eight digits or more.
-#[inline(never)]
-fn long_number(buffer: &[u8], at: usize) -> Option<(u64, usize)> {
-    let mut value = eight_digits(load(buffer, at)? ^ 0x3030_3030_3030_3030);
-    let mut at = at + 8;
-    while let Some(digit) = buffer.get(at).filter(|byte| byte.is_ascii_digit()) {
-        value = value.checked_mul(10)?.checked_add(u64::from(digit - b'0'))?;
-        at += 1;
-    }
-    Some((value, at))
-}
-
 #[inline(always)]
 fn load(buffer: &[u8], at: usize) -> Option<u64> {
     buffer.get(at..at + 8)?.first_chunk().map(|bytes| u64::from_le_bytes(*bytes))
-}
-
-/// What follows a number, blanks aside, and where the next one begins.
-#[inline(always)]
-fn separator(buffer: &[u8], mut at: usize) -> Option<(usize, After)> {
-    if buffer.get(at) == Some(&b'\n') {
-        at += 1;
-    }
-    loop {
-        match buffer.get(at)? {
-            b',' => return Some((at + 1, After::Comma)),
-            b']' => return Some((at + 1, After::Close)),
-            b' ' | b'\n' | b'\r' | b'\t' => at += 1,
-            _ => return None,
-        }
-    }
 }

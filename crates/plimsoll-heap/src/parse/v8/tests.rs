@@ -107,3 +107,22 @@ fn what_does_not_fit_is_left_out_and_said() {
         assert_eq!(warnings.first(), Some(&warning), "{to}: {warnings:?}");
     }
 }
+
+#[test]
+fn numbers_of_every_length_are_read_whatever_was_expected() {
+    let powers = (0..20).map(|digits| 10_u64.pow(digits));
+    let numbers: Vec<u64> = powers.flat_map(|power| [power - 1, power]).chain([u64::MAX, 7]).collect();
+    let words: Vec<String> = numbers.iter().map(u64::to_string).collect();
+    for separator in [",", "\n,", ",\n", " ,", " \t,\r\n "] {
+        let text = format!("[{}]", words.join(separator));
+        for short in 0..4 {
+            let mut found = Vec::new();
+            let read = Scanner::new(text.as_bytes()).records::<2>(short, |record| {
+                found.extend(record);
+                Ok(())
+            });
+            assert!(read.is_ok(), "{read:?} of {text}");
+            assert_eq!(found, numbers, "{separator:?}, {short}");
+        }
+    }
+}
