@@ -93,6 +93,42 @@ impl Hasher for NumberHasher {
 
 pub(crate) type NumberMap<K, V> = HashMap<K, V, BuildHasherDefault<NumberHasher>>;
 
+/// Lists of names of properties, numbered as they are met, each once; at most [`MAX_SHAPES`].
+///
+/// Not a map of lists: those hash by bytes and compare by vectors, and wait for the list that was written a moment before.
+#[derive(Default)]
+struct Shapes {
+    /// By hash: the number of the latest list.
+    latest: NumberMap<u64, u32>,
+    /// By number: the list, and the number of the one of the same hash before it.
+    lists: Vec<(Box<[u32]>, Option<u32>)>,
+}
+
+impl Shapes {
+    /// The number of a list, and whether it is new; `None` when it is new and there are too many.
+    #[inline]
+    fn number(&mut self, list: &[u32]) -> Option<(usize, bool)> {
+        let mut hasher = NumberHasher::default();
+        list.iter().for_each(|name| hasher.write_u32(*name));
+        let latest = self.latest.get(&hasher.finish()).copied();
+        let mut at = latest;
+        while let Some(number) = at {
+            let (known, before) = &self.lists[number as usize];
+            if known.len() == list.len() && known.iter().zip(list).all(|(a, b)| a == b) {
+                return Some((number as usize, false));
+            }
+            at = *before;
+        }
+        let number = self.lists.len();
+        if number >= MAX_SHAPES {
+            return None;
+        }
+        self.lists.push((list.into(), latest));
+        self.latest.insert(hasher.finish(), number as u32);
+        Some((number, true))
+    }
+}
+
 /// Every plain object's properties, in one walk over all edges. `see` gets the ordinal, the name and the properties' names in order.
 fn each_node(graph: &Graph, mut see: impl FnMut(u32, u64, Option<&[u32]>)) {
     let tables = &graph.tables;
@@ -121,7 +157,7 @@ impl Interfaces {
     #[must_use]
     pub fn infer(graph: &Graph, warnings: &mut Vec<Warning>) -> Interfaces {
         let proto = graph.tables.strings.find("__proto__").and_then(|index| u32::try_from(index).ok());
-        let mut shapes: NumberMap<Box<[u32]>, (usize, u64)> = NumberMap::default();
+        let (mut shapes, mut counts) = (Shapes::default(), Vec::<u64>::new());
         let (mut objects, mut beyond) = (0_u64, 0_u64);
         let mut list = Vec::new();
         each_node(graph, |_, _, properties| {
@@ -129,24 +165,20 @@ impl Interfaces {
             objects += 1;
             list.clear();
             list.extend(properties.iter().copied().filter(|name| Some(*name) != proto));
-            if let Some((_, count)) = shapes.get_mut(list.as_slice()) {
-                *count += 1;
-            } else if shapes.len() < MAX_SHAPES {
-                shapes.insert(list.as_slice().into(), (shapes.len(), 1));
-            } else {
-                beyond += 1;
+            match shapes.number(&list) {
+                Some((_, true)) => counts.push(1),
+                Some((number, false)) => counts[number] += 1,
+                None => beyond += 1,
             }
         });
         if beyond > objects / MIN_OBJECTS_IN {
             warnings.push(Warning::Interfaces(beyond));
         }
-        let mut by_age: Vec<_> = shapes.into_iter().map(|(list, (age, count))| (age, list, count)).collect();
-        by_age.sort_unstable_by_key(|(age, ..)| *age);
         // Lists that differ only beyond the 120 characters are one.
         let mut names: HashMap<String, usize> = HashMap::new();
         let mut found: Vec<(String, Vec<String>, u64)> = Vec::new();
-        for (_, list, count) in by_age {
-            let (name, properties) = interface(graph, &list);
+        for ((list, _), count) in shapes.lists.iter().zip(counts) {
+            let (name, properties) = interface(graph, list);
             if properties.is_empty() {
                 continue;
             }
@@ -234,7 +266,10 @@ struct Namer<'a> {
     by_interface: Vec<Option<u32>>,
     /// By interface: its properties, as numbers, ascending.
     needs: Vec<Vec<u16>>,
-    /// By the properties that an object has.
+    /// By the list of properties of an object.
+    shapes: Shapes,
+    by_shape: Vec<Option<usize>>,
+    /// By the properties that an object has of those that interfaces need.
     by_properties: HashMap<Box<[u16]>, Option<usize>>,
     scratch: Vec<u16>,
     places: std::iter::Peekable<std::slice::Iter<'a, (u32, u32)>>,
@@ -275,6 +310,8 @@ impl<'a> Namer<'a> {
             numbers,
             by_interface: vec![None; needs.len()],
             needs,
+            shapes: Shapes::default(),
+            by_shape: Vec::new(),
             by_properties: HashMap::new(),
             scratch: Vec::new(),
             places: tables.place_of.iter().peekable(),
@@ -321,10 +358,22 @@ impl<'a> Namer<'a> {
 
     /// The interface with the most properties of those that an object has all of.
     fn interface(&mut self, properties: &[u32]) -> Option<usize> {
-        self.scratch.clear();
         if self.needs.is_empty() {
             return None;
         }
+        match self.shapes.number(properties) {
+            Some((number, false)) => self.by_shape[number],
+            Some((_, true)) => {
+                let found = self.best_interface(properties);
+                self.by_shape.push(found);
+                found
+            }
+            None => self.best_interface(properties),
+        }
+    }
+
+    fn best_interface(&mut self, properties: &[u32]) -> Option<usize> {
+        self.scratch.clear();
         for name in properties {
             let number = match self.wanted.get(name) {
                 Some(number) => *number,
