@@ -134,12 +134,19 @@ impl Desk {
         change(&mut self.inner.lock().view);
     }
 
-    /// A capture has ended; the program holds so much now. Returns whether a failed self-test is tried again.
-    pub(super) fn done(&self, trigger: Trigger, ticket: u64, answer: CaptureView, charged_bytes: Option<u64>) -> bool {
+    /// A capture has ended; by what was read last, the program holds so much. Returns whether a failed self-test is tried again.
+    pub(super) fn done(
+        &self,
+        trigger: Trigger,
+        ticket: u64,
+        answer: CaptureView,
+        now: Duration,
+        charged_bytes: Option<u64>,
+    ) -> bool {
         let mut inner = self.inner.lock();
         let again = answer.failed.is_some() && inner.due.failed(trigger);
         inner.running = false;
-        inner.due.settled(charged_bytes);
+        inner.due.ended(now, charged_bytes);
         let view = &mut inner.view;
         view.running = None;
         if trigger == Trigger::Start && !again {
@@ -205,7 +212,7 @@ mod tests {
         assert_eq!(desk.view().running.as_deref(), Some("asked"));
         desk.look(at(5), Some(1));
         let answer = CaptureView { id: "x".into(), ..CaptureView::default() };
-        desk.done(Trigger::Asked, 2, answer, Some(7));
+        desk.done(Trigger::Asked, 2, answer, at(5), Some(7));
         let view = desk.view();
         assert_eq!((view.served_total, view.running, view.refused_total["no-program"]), (2, None, 1));
         assert_eq!(view.answer.unwrap().id, "x");
@@ -220,11 +227,12 @@ mod tests {
         desk.life_began(at(0));
         desk.look(at(5), Some(10 * MIB));
         desk.next(&|| at(5)).unwrap();
-        desk.done(Trigger::Start, 0, CaptureView::default(), Some(10 * MIB));
+        desk.done(Trigger::Start, 0, CaptureView::default(), at(5), Some(10 * MIB));
+        desk.look(at(15), Some(10 * MIB));
         desk.look(at(30), Some(100 * MIB));
         desk.ask(Trigger::Asked, at(31)).unwrap();
         assert_eq!(desk.next(&|| at(31)), Some((Trigger::Asked, 1)));
-        desk.done(Trigger::Asked, 1, CaptureView::default(), Some(100 * MIB));
+        desk.done(Trigger::Asked, 1, CaptureView::default(), at(33), Some(100 * MIB));
         desk.close();
         assert_eq!(desk.next(&|| at(32)), None, "the high is not captured a second time");
     }
@@ -235,7 +243,7 @@ mod tests {
         desk.life_began(at(0));
         desk.ask(Trigger::Level, at(10)).unwrap();
         desk.next(&|| at(10)).unwrap();
-        desk.done(Trigger::Level, 0, CaptureView::default(), None);
+        desk.done(Trigger::Level, 0, CaptureView::default(), at(10), None);
         assert_eq!(desk.ask(Trigger::Level, at(20)), Err(Refused::CoolingDown(at(1790))));
         assert!(desk.ask(Trigger::Asked, at(20)).is_ok());
         assert_eq!(desk.view().refused_total["cooldown"], 1);

@@ -9,12 +9,15 @@
 //! | level | `--on LEVEL=snapshot` | one in `every` |
 //! | asked | `plimsoll heap snapshot` | one at a time |
 //!
-//! What a running capture makes the program grow by is not the program's: no trigger but `asked` fires until it has settled.
+//! What a running capture makes the program grow by is not the program's: while one runs nothing is noticed, and what is held when it has
+//! [settled](SETTLES) is the highest figure that was captured.
 
 use std::time::Duration;
 
 /// How long after its start a program is captured first.
 pub(crate) const SETTLED: Duration = Duration::from_secs(2);
+/// How long after a capture the figure is that of the program again: the governor may read seldom, and the runtime frees late.
+pub(crate) const SETTLES: Duration = Duration::from_secs(10);
 /// The interval when none is given.
 pub(crate) const EVERY: Duration = Duration::from_secs(30 * 60);
 /// The least growth above the highest captured figure that counts as a new high, in bytes.
@@ -69,6 +72,8 @@ pub(crate) struct Due {
     last: [Option<Duration>; 5],
     newest: Option<Duration>,
     highest_bytes: u64,
+    /// When a capture ended of which nobody has seen yet what it left behind.
+    settling: Option<Duration>,
     /// Self-tests of this life that failed: a program may still be loading.
     failed_tests: u32,
 }
@@ -76,7 +81,7 @@ pub(crate) struct Due {
 impl Due {
     /// Nothing captured; no program runs.
     pub(crate) fn new(every: Duration) -> Due {
-        Due { every, started: None, last: [None; 5], newest: None, highest_bytes: 0, failed_tests: 0 }
+        Due { every, started: None, last: [None; 5], newest: None, highest_bytes: 0, settling: None, failed_tests: 0 }
     }
 
     /// A program started: its life begins, cooldowns go on.
@@ -84,6 +89,7 @@ impl Due {
         self.started = Some(now);
         self.last[Trigger::Start as usize] = None;
         self.highest_bytes = 0;
+        self.settling = None;
         self.failed_tests = 0;
     }
 
@@ -98,7 +104,7 @@ impl Due {
     }
 
     /// What is due by itself now, with `charged_bytes` held.
-    pub(crate) fn look(&self, now: Duration, charged_bytes: Option<u64>) -> Option<Trigger> {
+    pub(crate) fn look(&mut self, now: Duration, charged_bytes: Option<u64>) -> Option<Trigger> {
         let lived = now.saturating_sub(self.started?);
         if lived < SETTLED {
             return None;
@@ -106,8 +112,13 @@ impl Due {
         if self.last[Trigger::Start as usize].is_none() {
             return Some(Trigger::Start);
         }
+        if self.settling.is_some_and(|ended| now.saturating_sub(ended) >= SETTLES) {
+            self.highest_bytes = self.highest_bytes.max(charged_bytes.unwrap_or(0));
+            self.settling = None;
+        }
         let high = self.highest_bytes.saturating_add(STEP_BYTES.max(self.highest_bytes / 10));
-        if charged_bytes.is_some_and(|charged| charged >= high) && self.wait(Trigger::HighWater, now).is_zero() {
+        let is_higher = self.settling.is_none() && charged_bytes.is_some_and(|charged| charged >= high);
+        if is_higher && self.wait(Trigger::HighWater, now).is_zero() {
             return Some(Trigger::HighWater);
         }
         let since = self.newest.map_or(lived, |newest| now.saturating_sub(newest));
@@ -142,9 +153,10 @@ impl Due {
         again
     }
 
-    /// A capture has ended and settled; the program holds so much now.
-    pub(crate) fn settled(&mut self, charged_bytes: Option<u64>) {
+    /// A capture has ended; by what was read last, the program holds so much.
+    pub(crate) fn ended(&mut self, now: Duration, charged_bytes: Option<u64>) {
         self.highest_bytes = self.highest_bytes.max(charged_bytes.unwrap_or(0));
+        self.settling = Some(now);
     }
 }
 
@@ -158,6 +170,13 @@ mod tests {
         Duration::from_secs(seconds)
     }
 
+    /// A capture began, ended in the same second, and has settled.
+    fn captured(due: &mut Due, trigger: Trigger, second: u64, charged_bytes: u64) {
+        due.begun(trigger, at(second));
+        due.ended(at(second), Some(charged_bytes));
+        due.look(at(second) + SETTLES, Some(charged_bytes));
+    }
+
     #[test]
     fn the_first_capture_of_a_life_is_its_self_test() {
         let mut due = Due::new(EVERY);
@@ -165,8 +184,7 @@ mod tests {
         due.life_began(at(100));
         assert_eq!(due.look(at(101), Some(MIB)), None);
         assert_eq!(due.look(at(105), Some(MIB)), Some(Trigger::Start));
-        due.begun(Trigger::Start, at(105));
-        due.settled(Some(MIB));
+        captured(&mut due, Trigger::Start, 105, MIB);
         assert_eq!(due.look(at(106), Some(MIB)), None);
         due.life_ended();
         assert_eq!(due.look(at(9000), Some(900 * MIB)), None);
@@ -191,8 +209,7 @@ mod tests {
     fn the_interval_counts_from_the_newest_capture_of_any_kind() {
         let mut due = Due::new(at(1800));
         due.life_began(at(0));
-        due.begun(Trigger::Start, at(5));
-        due.settled(Some(100 * MIB));
+        captured(&mut due, Trigger::Start, 5, 100 * MIB);
         assert_eq!(due.look(at(1804), Some(100 * MIB)), None);
         assert_eq!(due.look(at(1805), Some(100 * MIB)), Some(Trigger::Periodic));
         due.begun(Trigger::Asked, at(1805));
@@ -204,20 +221,17 @@ mod tests {
     fn a_new_high_is_a_tenth_more_and_has_its_own_cooldown() {
         let mut due = Due::new(at(1800));
         due.life_began(at(0));
-        due.begun(Trigger::Start, at(5));
-        due.settled(Some(300 * MIB));
-        assert_eq!(due.look(at(10), Some(329 * MIB)), None);
-        assert_eq!(due.look(at(10), Some(330 * MIB)), Some(Trigger::HighWater));
-        due.begun(Trigger::HighWater, at(10));
-        due.settled(Some(340 * MIB));
-        assert_eq!(due.look(at(40), Some(400 * MIB)), None, "cooling down");
-        assert_eq!(due.wait(Trigger::HighWater, at(40)), at(1770));
+        captured(&mut due, Trigger::Start, 5, 300 * MIB);
+        assert_eq!(due.look(at(20), Some(329 * MIB)), None);
+        assert_eq!(due.look(at(20), Some(330 * MIB)), Some(Trigger::HighWater));
+        captured(&mut due, Trigger::HighWater, 20, 340 * MIB);
+        assert_eq!(due.look(at(50), Some(400 * MIB)), None, "cooling down");
+        assert_eq!(due.wait(Trigger::HighWater, at(50)), at(1770));
         assert_eq!(due.wait(Trigger::Level, at(40)), Duration::ZERO, "another's cooldown is not its own");
-        assert_eq!(due.look(at(1810), Some(400 * MIB)), Some(Trigger::HighWater));
+        assert_eq!(due.look(at(1820), Some(400 * MIB)), Some(Trigger::HighWater));
         let mut small = Due::new(at(1800));
         small.life_began(at(0));
-        small.begun(Trigger::Start, at(5));
-        small.settled(Some(10 * MIB));
+        captured(&mut small, Trigger::Start, 5, 10 * MIB);
         assert_eq!(small.look(at(10), Some(25 * MIB)), None, "a few MiB are no new high");
         assert_eq!(small.look(at(10), Some(26 * MIB)), Some(Trigger::HighWater));
     }
@@ -226,12 +240,15 @@ mod tests {
     fn what_a_capture_made_grow_is_no_new_high() {
         let mut due = Due::new(at(1800));
         due.life_began(at(0));
-        due.begun(Trigger::Start, at(5));
-        due.settled(Some(100 * MIB));
-        due.begun(Trigger::Periodic, at(1805));
-        due.settled(Some(400 * MIB)); // what the runtime keeps after it
-        assert_eq!(due.look(at(1810), Some(400 * MIB)), None);
-        assert_eq!(due.look(at(1810), Some(440 * MIB)), Some(Trigger::HighWater));
+        captured(&mut due, Trigger::Start, 5, 100 * MIB);
+        due.begun(Trigger::Asked, at(100));
+        // The governor's last reading is an old one: what the runtime keeps shows only later.
+        due.ended(at(103), Some(100 * MIB));
+        assert_eq!(due.look(at(104), Some(100 * MIB)), None);
+        assert_eq!(due.look(at(112), Some(380 * MIB)), None, "it has not settled");
+        assert_eq!(due.look(at(133), Some(400 * MIB)), None, "this is what it left behind");
+        assert_eq!(due.look(at(163), Some(439 * MIB)), None);
+        assert_eq!(due.look(at(163), Some(440 * MIB)), Some(Trigger::HighWater));
     }
 
     #[test]

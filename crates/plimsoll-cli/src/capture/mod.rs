@@ -185,7 +185,7 @@ impl Context {
             let view = take::one(self, trigger);
             self.tell(trigger, &view);
             self.keep();
-            let again = self.desk.done(trigger, ticket, view.clone(), self.shared.charged_bytes());
+            let again = self.desk.done(trigger, ticket, view.clone(), clock.now(), self.shared.charged_bytes());
             if let Some(why) = view.failed.filter(|_| trigger == Trigger::Start && !again) {
                 self.shared.stand(&format!("heap captures do not work: {why}"));
             }
