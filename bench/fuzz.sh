@@ -20,7 +20,7 @@ for one in "${targets[@]}"; do
     mkdir -p "corpus/$one" "artifacts/$one"
     case "$one" in
         pprof) seeds=(../crates/plimsoll-heap/testdata/*.pb.gz) ;;
-        jemalloc) seeds=(../crates/plimsoll-heap/testdata/jemalloc*) ;;
+        jemalloc) seeds=(../crates/plimsoll-heap/testdata/{jemalloc,rust}-*) ;;
         jvm) seeds=(../crates/plimsoll-heap/testdata/*.histogram) ;;
         smaps) seeds=(../crates/plimsoll-heap/testdata/*.smaps*) ;;
         heapprofile) seeds=(../crates/plimsoll-heap/testdata/*.heapprofile) ;;

@@ -28,7 +28,7 @@ fn held(sample: &Sample) -> (&'static str, u64) {
     whole.or(most).unwrap_or(("file", sample.size_bytes))
 }
 
-/// How many bytes the program [held](held).
+/// How many bytes the program held.
 pub(crate) fn held_bytes(sample: &Sample) -> u64 {
     held(sample).1
 }

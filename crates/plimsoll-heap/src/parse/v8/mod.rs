@@ -175,7 +175,7 @@ struct Reading {
 impl Reading {
     fn section<R: Read>(&mut self, key: &[u8], scanner: &mut Scanner<R>) -> Result<(), V8Error> {
         match key {
-            b"snapshot" => {
+            b"snapshot" if self.header.is_none() => {
                 scanner.part = "the header";
                 let mut text = Vec::new();
                 scanner.raw_value(&mut text, MAX_HEADER_BYTES)?;

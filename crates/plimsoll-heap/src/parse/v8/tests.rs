@@ -100,6 +100,12 @@ fn what_does_not_fit_is_left_out_and_said() {
         ("16,1,0,0", "16,3,0,0", Warning::MissingEdges(2)),
         ("16,1,0,0", "16,0,0,0", Warning::SpareEdges(1)),
         ("\"samples\":[]", "\"other\":{\"a\":[1,\"}\"]}", Warning::Section("other".into())),
+        // A second header must not explain what the first one did.
+        (
+            "\"samples\":[]",
+            "\"snapshot\":{\"meta\":{\"node_types\":[[\"hidden\"]]}},\"nodes\":[1]",
+            Warning::Section("snapshot".into()),
+        ),
         ("quoted\\\"\"]}", "quoted\\\"\"]} x", Warning::Trailing),
         ("[5,3,7\n", "[5,3,0\n", Warning::Unreachable(3)),
     ] {
