@@ -11,12 +11,12 @@ use loom::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 #[cfg(not(loom))]
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
-use super::core::{Entry, give_room_back, milliseconds};
+use super::core::{Entry, milliseconds};
 use super::lock::{self, BriefMutex};
 use super::stats::Tally;
 
 /// The order of what lies in several buffers: who finds that another took the last ticket takes the next one. So a run of values that one
-/// sender puts in has one ticket, and costs one step of this counter. Runs keep its lower half: only what lies there together is compared.
+/// sender puts in has one ticket, and costs one step of this counter. Entries keep its lower half: only what lies there together is compared.
 #[repr(align(128))]
 pub(super) struct Tickets(AtomicU64);
 
@@ -48,107 +48,12 @@ struct State<T> {
     /// What may still be put in.
     credit: Tally,
     ticket: u64,
-    part: Part<T>,
-}
-
-/// What one sender sent on credit, in its order.
-pub(super) struct Part<T> {
     entries: VecDeque<Entry<T>>,
-    /// Which of them have which ticket.
-    runs: VecDeque<Run>,
-}
-
-/// So many entries with one ticket.
-struct Run {
-    ticket: u32,
-    items: u32,
-}
-
-impl<T> Part<T> {
-    pub(super) const fn new() -> Part<T> {
-        Part { entries: VecDeque::new(), runs: VecDeque::new() }
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.entries.is_empty()
-    }
-
-    pub(super) fn oldest(&self) -> Option<&Entry<T>> {
-        self.entries.front()
-    }
-
-    #[inline]
-    fn push(&mut self, entry: Entry<T>, ticket: u32) {
-        match self.runs.back_mut() {
-            Some(run) if run.ticket == ticket && run.items < u32::MAX => run.items += 1,
-            _ => self.runs.push_back(Run { ticket, items: 1 }),
-        }
-        self.entries.push_back(entry);
-    }
-
-    fn append(&mut self, later: &mut Part<T>) {
-        self.entries.append(&mut later.entries);
-        self.runs.append(&mut later.runs);
-    }
-
-    /// The ticket of its first entry.
-    fn ticket(&self) -> Option<u32> {
-        self.runs.front().map(|run| run.ticket)
-    }
-
-    /// Passes its first run on.
-    fn pass_run(&mut self, pass: impl FnMut(Entry<T>)) {
-        let run = self.runs.pop_front();
-        self.entries.drain(..run.map_or(0, |run| run.items as usize)).for_each(pass);
-    }
-
-    /// Passes all on.
-    fn pass_all(&mut self, pass: impl FnMut(Entry<T>)) {
-        self.runs.clear();
-        self.entries.drain(..).for_each(pass);
-    }
-
-    /// Room for far more than lies here now is given back.
-    fn give_room_back(&mut self) {
-        let (entries, runs) = (self.entries.len(), self.runs.len());
-        give_room_back(&mut self.entries, entries);
-        give_room_back(&mut self.runs, runs);
-    }
-
-    #[cfg(all(test, not(loom)))]
-    pub(super) fn places(&self) -> usize {
-        self.entries.capacity()
-    }
-}
-
-/// Empties these parts, as [`merge`] does; what was room for far more than lay in one is given back.
-pub(super) fn pour<T>(parts: &mut [Part<T>], pass: impl FnMut(Entry<T>)) {
-    parts.iter_mut().for_each(Part::give_room_back);
-    merge(parts.iter_mut(), pass);
-}
-
-/// Passes on what lies in these parts in the order in which it was sent: the next is the run with the least ticket.
-pub(super) fn merge<'a, T: 'a>(parts: impl Iterator<Item = &'a mut Part<T>>, mut pass: impl FnMut(Entry<T>)) {
-    let mut parts = parts.filter(|part| !part.is_empty());
-    let Some(first) = parts.next() else { return };
-    let Some(second) = parts.next() else { return first.pass_all(pass) };
-    let mut parts: Vec<_> = [first, second].into_iter().chain(parts).collect();
-    while let [first, _, ..] = &parts[..] {
-        // Tickets wrap: they are compared as distances from one of them.
-        let base = first.ticket().unwrap_or_default();
-        let rank = |part: &Part<T>| part.ticket().map(|ticket| ticket.wrapping_sub(base) as i32);
-        let least = (0..parts.len()).min_by_key(|place| rank(parts[*place])).unwrap_or_default();
-        parts[least].pass_run(&mut pass);
-        if parts[least].is_empty() {
-            parts.swap_remove(least);
-        }
-    }
-    parts.into_iter().for_each(|part| part.pass_all(&mut pass));
 }
 
 impl<T> Buffer<T> {
     pub(super) fn new() -> Buffer<T> {
-        let state = State { credit: Tally::default(), ticket: 0, part: Part::new() };
+        let state = State { credit: Tally::default(), ticket: 0, entries: VecDeque::new() };
         Buffer { lacked_ms: AtomicU32::new(0), has_credit: AtomicBool::new(false), state: BriefMutex::new(state) }
     }
 
@@ -165,7 +70,8 @@ impl<T> Buffer<T> {
         state.credit -= Tally { items: 1, bytes };
         state.ticket = tickets.after(state.ticket);
         let (at_ms, producer, ticket) = (milliseconds(at), producer as u32, state.ticket as u32);
-        state.part.push(Entry { value: Some(value), bytes, at_ms, producer }, ticket);
+        let entry = Entry { value: Some(value), bytes, at_ms, producer, ticket };
+        state.entries.push_back(entry);
         Ok(())
     }
 
@@ -185,13 +91,13 @@ impl<T> Buffer<T> {
     }
 
     /// Takes back what is left of the credit, and moves what lies here behind what lies in `part`.
-    pub(super) fn fetch(&self, part: &mut Part<T>) -> Tally {
+    pub(super) fn fetch(&self, part: &mut VecDeque<Entry<T>>) -> Tally {
         let mut state = lock::brief(&self.state);
         self.has_credit.store(false, Ordering::Relaxed);
         if part.is_empty() {
-            std::mem::swap(&mut state.part, part);
+            std::mem::swap(&mut state.entries, part);
         } else {
-            part.append(&mut state.part);
+            part.append(&mut state.entries);
         }
         std::mem::take(&mut state.credit)
     }
@@ -199,17 +105,17 @@ impl<T> Buffer<T> {
     /// Gives its places back to the allocator.
     pub(super) fn free(&self) {
         let mut state = lock::brief(&self.state);
-        debug_assert!(state.part.is_empty(), "what was sent on credit is called in with it");
-        state.part = Part::new();
+        debug_assert!(state.entries.is_empty(), "what was sent on credit is called in with it");
+        state.entries = VecDeque::new();
     }
 
     #[cfg(all(test, not(loom)))]
     pub(super) fn len(&self) -> usize {
-        lock::brief(&self.state).part.entries.len()
+        lock::brief(&self.state).entries.len()
     }
 
     #[cfg(all(test, not(loom)))]
     pub(super) fn places(&self) -> usize {
-        lock::brief(&self.state).part.places()
+        lock::brief(&self.state).entries.capacity()
     }
 }

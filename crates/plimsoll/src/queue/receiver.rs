@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use super::buffer::{Part, pour};
 use super::core::{Loss, Ring, Sleeper, Wish};
+use super::credit::{Part, pour};
 use super::lock::Pause;
 use super::sender::WAIT_MAX;
 use super::shared::{Guard, Monitor, Shared};
@@ -220,7 +220,7 @@ impl<T> Receiver<T> {
 impl<T> Receiver<T> {
     /// Places that it keeps for the next time it takes all.
     pub(super) fn places_kept(&self) -> usize {
-        self.ring.room_items() + self.parts.iter().map(Part::places).sum::<usize>()
+        self.ring.room_items() + self.parts.iter().map(Part::capacity).sum::<usize>()
     }
 }
 

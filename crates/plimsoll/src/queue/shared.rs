@@ -8,9 +8,9 @@ use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::buffer::{Buffer, Part, Tickets};
+use super::buffer::{Buffer, Tickets};
 use super::core::{Core, Ring, RoomMade, Sleeper, Wish};
-use super::credit::Credits;
+use super::credit::{Credits, Part};
 use super::lock::{self, Condvar, Mutex, MutexGuard};
 use super::{Overflow, PRODUCERS_MAX, Stats};
 use crate::clock::Clock;

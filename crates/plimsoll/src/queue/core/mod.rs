@@ -265,7 +265,13 @@ impl<T> Core<T> {
     fn push(&mut self, value: T, bytes: u64, producer: usize, at: Duration) {
         self.flows[producer].accepted.add_one(bytes);
         self.used.add_one(bytes);
-        self.ring.push(Entry { value: Some(value), bytes, at_ms: milliseconds(at), producer: producer as u32 });
+        self.ring.push(Entry {
+            value: Some(value),
+            bytes,
+            at_ms: milliseconds(at),
+            producer: producer as u32,
+            ticket: 0,
+        });
     }
 
     fn offer_otherwise(

@@ -19,6 +19,8 @@ pub(in crate::queue) struct Entry<T> {
     /// When it came, in milliseconds; wraps after 49 days.
     pub(in crate::queue) at_ms: u32,
     pub(in crate::queue) producer: u32,
+    /// Its place among what lies in several buffers.
+    pub(in crate::queue) ticket: u32,
 }
 
 pub(in crate::queue) struct Ring<T> {
@@ -145,7 +147,7 @@ impl<T> Ring<T> {
 
     #[cfg(all(test, not(loom)))]
     pub(in crate::queue) fn push_for_test(&mut self, value: T, producer: usize) {
-        self.push(Entry { value: Some(value), bytes: 1, at_ms: 0, producer: producer as u32 });
+        self.push(Entry { value: Some(value), bytes: 1, at_ms: 0, producer: producer as u32, ticket: 0 });
     }
 }
 
