@@ -148,13 +148,8 @@ fn numbered(len: usize) -> Vec<u8> {
 
 const VICTIM: &str = "PLIMSOLL_TEST_VICTIM";
 
-/// Not a test of its own: the supervisor that the next test kills. Takes standard input into the store in the directory that the
-/// environment names, until it is killed or the input ends.
-#[test]
-#[ignore = "a part of sigkills_in_a_flood"]
-fn victim() {
-    let Some(dir) = std::env::var_os(VICTIM) else { return };
-    let dir = PathBuf::from(dir);
+/// What the process does that is killed: takes standard input into the store in this directory, until the input ends.
+fn victim(dir: &Path) {
     let settings = Settings {
         seal_after: Duration::from_millis(20),
         ..Settings::new(dir.join("web"), dir.join("web.ring"), "web")
@@ -176,6 +171,10 @@ fn victim() {
 
 #[test]
 fn sigkills_in_a_flood() {
+    // This test starts itself as its victim.
+    if let Some(dir) = std::env::var_os(VICTIM) {
+        return victim(Path::new(&dir));
+    }
     let place = Place::new();
     let (read, write) = super::pipe();
     // Only the test's own end may block.
@@ -192,7 +191,7 @@ fn sigkills_in_a_flood() {
     });
     let start = || {
         let mut command = Command::new(std::env::current_exe().unwrap());
-        command.args(["--exact", "testing::kills::victim", "--ignored", "--nocapture"]).env(VICTIM, place.dir.path());
+        command.args(["--exact", "testing::kills::sigkills_in_a_flood", "--nocapture"]).env(VICTIM, place.dir.path());
         command.stdin(Stdio::from(read.try_clone().unwrap())).stdout(Stdio::null()).spawn().unwrap()
     };
     let mut random = Program::new(77);

@@ -5,7 +5,7 @@
 use plimsoll::gauge::allocator::Allocator as _;
 use plimsoll::gauge::{Gauge as _, ProcessGauge, Root};
 
-use crate::stage::{MIB, alone, on_stage};
+use crate::stage::{MIB, alone};
 
 fn anon_bytes() -> u64 {
     ProcessGauge::own(&Root::default()).unwrap().confirm().unwrap().anon_bytes.unwrap()
@@ -14,17 +14,12 @@ fn anon_bytes() -> u64 {
 #[cfg(all(feature = "glibc", target_env = "gnu"))]
 #[test]
 fn glibc_tells_what_is_live_in_all_arenas_and_trims() {
-    alone("allocators::on_stage_glibc");
+    alone("allocators::glibc_tells_what_is_live_in_all_arenas_and_trims", on_stage_glibc);
 }
 
 #[cfg(all(feature = "glibc", target_env = "gnu"))]
-#[test]
-#[ignore = "runs in a process of its own"]
 fn on_stage_glibc() {
     use plimsoll::gauge::allocator::{Cached, glibc::Glibc};
-    if !on_stage() {
-        return;
-    }
     let before = Glibc.read().live_bytes.unwrap();
     // Small blocks of this thread's arena and of another's, every second one freed, and one large enough for its own mapping.
     let blocks = || (0..200_000).map(|n| Some(std::hint::black_box(vec![1u8; 200 + n % 3 * 200]))).collect::<Vec<_>>();
@@ -52,17 +47,12 @@ fn on_stage_glibc() {
 #[cfg(feature = "mimalloc")]
 #[test]
 fn a_purge_of_mimalloc_gives_memory_back() {
-    alone("allocators::on_stage_mimalloc");
+    alone("allocators::a_purge_of_mimalloc_gives_memory_back", on_stage_mimalloc);
 }
 
 #[cfg(feature = "mimalloc")]
-#[test]
-#[ignore = "runs in a process of its own"]
 fn on_stage_mimalloc() {
     use plimsoll::gauge::allocator::mimalloc::Mimalloc;
-    if !on_stage() {
-        return;
-    }
     let before = anon_bytes();
     let mut held = 0;
     crate::sys::with_mimalloc_blocks(128 << 10, 500, || held = anon_bytes());

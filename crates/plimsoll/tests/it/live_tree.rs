@@ -7,7 +7,7 @@ use plimsoll::gauge::{Gauge as _, Root, Unread};
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit};
 
-use crate::stage::{MIB, Player, alone, on_stage};
+use crate::stage::{MIB, Player, alone};
 
 const EMFILE: i32 = Errno::MFILE.raw_os_error();
 
@@ -115,16 +115,11 @@ fn a_tree_whose_root_is_gone_is_missing_and_not_empty() {
 
 #[test]
 fn two_thousand_short_lived_processes_leave_no_descriptor_behind() {
-    alone("live_tree::churn_alone");
+    alone("live_tree::two_thousand_short_lived_processes_leave_no_descriptor_behind", churn_alone);
 }
 
 /// In a process of its own: nothing else opens or closes a descriptor here.
-#[test]
-#[ignore = "started in a process of its own by another test"]
 fn churn_alone() {
-    if !on_stage() {
-        return;
-    }
     let mut player = Player::start();
     let own = rustix::process::getpid().as_raw_nonzero().get();
     let open_descriptors = || {
@@ -162,16 +157,11 @@ fn churn_alone() {
 
 #[test]
 fn without_a_free_descriptor_a_tree_is_unread_and_not_empty() {
-    alone("live_tree::no_descriptor_alone");
+    alone("live_tree::without_a_free_descriptor_a_tree_is_unread_and_not_empty", no_descriptor_alone);
 }
 
 /// In a process of its own: the limit is the whole process's.
-#[test]
-#[ignore = "started in a process of its own by another test"]
 fn no_descriptor_alone() {
-    if !on_stage() {
-        return;
-    }
     let mut player = Player::start();
     player.tell("anon 16");
     let own = rustix::process::getpid().as_raw_nonzero().get();

@@ -21,21 +21,24 @@ pub(crate) const MIB: u64 = 1 << 20;
 const ON_STAGE: &str = "PLIMSOLL_TEST_ON_STAGE";
 const ANSWER: &str = "@ ";
 
-/// Whether this process was started by [`Player::start`] or [`alone`]: what only makes sense there returns otherwise.
+/// Whether this process was started by [`this_binary`]: then the test that it was started for plays its part.
 pub(crate) fn on_stage() -> bool {
     std::env::var_os(ON_STAGE).is_some()
 }
 
-/// This test binary, to run one ignored test of it on its main thread.
+/// This test binary, to run one test of it on its main thread, on stage.
 pub(crate) fn this_binary(test: &str) -> Command {
     let mut command = Command::new(std::env::current_exe().expect("the test binary's own path"));
     // One test thread: libtest then runs the test on the main thread, and the process has no other.
-    command.args(["--exact", test, "--ignored", "--nocapture", "--test-threads=1"]).env(ON_STAGE, "1");
+    command.args(["--exact", test, "--nocapture", "--test-threads=1"]).env(ON_STAGE, "1");
     command
 }
 
-/// Runs an ignored test of this binary in a process of its own.
-pub(crate) fn alone(test: &str) {
+/// Runs `play` in a process of its own: this binary again, with nothing but `test`, which is the name of the test that calls this.
+pub(crate) fn alone(test: &str, play: fn()) {
+    if on_stage() {
+        return play();
+    }
     let output = this_binary(test).output().expect("the test binary starts");
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{text}\n{}", String::from_utf8_lossy(&output.stderr));
@@ -213,13 +216,24 @@ fn churn(count: usize) {
     alive.into_iter().for_each(collect);
 }
 
-/// What a player does. Not a test of its own: it is started by [`Player::start`].
+/// A player answers, and ends with its input. On stage it is the player itself.
 #[test]
-#[ignore = "a part that other tests start"]
 fn player() {
-    if !on_stage() {
-        return;
+    if on_stage() {
+        return play();
     }
+    let mut player = Player::start();
+    assert_eq!(player.tell("anon 1"), []);
+    let child = player.tell("worker");
+    assert_eq!(child.len(), 1);
+    assert_eq!(player.tell(&format!("end {}", child[0])), []);
+    player.input = None;
+    assert_eq!(player.answer(), None);
+    assert!(player.child.wait().expect("our own child").success());
+}
+
+/// What a player does, until its input ends.
+fn play() {
     let (mut memory, mut files, mut company) = (Vec::new(), Vec::new(), Company::default());
     println!("{ANSWER}ready");
     for line in std::io::stdin().lines() {

@@ -50,15 +50,10 @@ fn threads() -> Vec<String> {
 
 #[test]
 fn releasing_the_reserve_makes_rss_anon_fall_by_its_size() {
-    alone("watchdog::on_stage_reserve");
+    alone("watchdog::releasing_the_reserve_makes_rss_anon_fall_by_its_size", on_stage_reserve);
 }
 
-#[test]
-#[ignore = "runs in a process of its own"]
 fn on_stage_reserve() {
-    if !on_stage() {
-        return;
-    }
     for mib in [1, 16, 64] {
         let (before, began) = (anon_bytes(), MonotonicClock.now());
         let reserve = Reserve::map(mib * MIB).unwrap();
@@ -75,15 +70,10 @@ fn on_stage_reserve() {
 
 #[test]
 fn off_means_no_thread_and_on_means_two_that_are_joined() {
-    alone("watchdog::on_stage_threads");
+    alone("watchdog::off_means_no_thread_and_on_means_two_that_are_joined", on_stage_threads);
 }
 
-#[test]
-#[ignore = "runs in a process of its own"]
 fn on_stage_threads() {
-    if !on_stage() {
-        return;
-    }
     let before = threads();
     let off = Watchdog::new(None);
     assert_eq!(off.start().unwrap(), Started::Off);
@@ -100,8 +90,12 @@ fn on_stage_threads() {
     assert_eq!(threads(), before);
 }
 
-/// Runs an ignored test that is to end with `code` by itself, and returns what it wrote to stderr.
-fn ends_with(test: &str, code: i32) -> String {
+/// Runs `play` in a process of its own, which is to end with `code` by itself; returns what it wrote to stderr. `test` is the name of
+/// the test that calls this.
+fn ends_with(test: &str, code: i32, play: fn()) -> String {
+    if on_stage() {
+        play();
+    }
     let output = this_binary(test).output().expect("the test binary starts");
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert_eq!(output.status.code(), Some(code), "{out}\n{err}");
@@ -110,17 +104,13 @@ fn ends_with(test: &str, code: i32) -> String {
 
 #[test]
 fn a_drain_that_does_not_end_is_ended_with_code_2_at_its_deadline() {
-    let said = ends_with("watchdog::on_stage_deadline", 2);
+    let said =
+        ends_with("watchdog::a_drain_that_does_not_end_is_ended_with_code_2_at_its_deadline", 2, on_stage_deadline);
     assert!(said.contains("plimsoll: the drain is not over after 150 ms (1 holds left): exit 2"), "{said}");
     assert!(said.contains("plimsoll: memory pressure: "), "{said}");
 }
 
-#[test]
-#[ignore = "runs in a process of its own"]
 fn on_stage_deadline() {
-    if !on_stage() {
-        return;
-    }
     let drain = Drain::new();
     let _never_dropped = drain.hold();
     let mut config = config(64);
@@ -134,15 +124,10 @@ fn on_stage_deadline() {
 
 #[test]
 fn it_works_while_the_async_runtime_is_wedged() {
-    ends_with("watchdog::on_stage_wedged", 2);
+    ends_with("watchdog::it_works_while_the_async_runtime_is_wedged", 2, on_stage_wedged);
 }
 
-#[test]
-#[ignore = "runs in a process of its own"]
 fn on_stage_wedged() {
-    if !on_stage() {
-        return;
-    }
     let drain = Drain::new();
     let mut config = config(64);
     config.drain_deadline = Duration::from_millis(100);
@@ -158,22 +143,20 @@ fn on_stage_wedged() {
 
 #[test]
 fn a_full_stderr_does_not_delay_the_drain() {
+    if on_stage() {
+        return on_stage_full_stderr();
+    }
     // Nobody reads this pipe: the process fills it first.
-    let mut child =
-        this_binary("watchdog::on_stage_full_stderr").stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+    let mut again = this_binary("watchdog::a_full_stderr_does_not_delay_the_drain");
+    let mut child = again.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
     let unread = child.stderr.take();
     let status = child.wait().unwrap();
     drop(unread);
     assert_eq!(status.code(), Some(0));
 }
 
-#[test]
-#[ignore = "runs in a process of its own"]
 fn on_stage_full_stderr() {
     use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
-    if !on_stage() {
-        return;
-    }
     let stderr = std::io::stderr();
     let flags = fcntl_getfl(&stderr).unwrap();
     fcntl_setfl(&stderr, flags | OFlags::NONBLOCK).unwrap();
@@ -193,16 +176,11 @@ fn on_stage_full_stderr() {
 
 #[test]
 fn what_is_no_heap_counts_too() {
-    alone("watchdog::on_stage_not_only_heap");
+    alone("watchdog::what_is_no_heap_counts_too", on_stage_not_only_heap);
 }
 
 /// The published watchdog saw the heap only, though it claimed mapped files and stacks.
-#[test]
-#[ignore = "runs in a process of its own"]
 fn on_stage_not_only_heap() {
-    if !on_stage() {
-        return;
-    }
     let drain = Drain::new();
     let watchdog = Watchdog::new(config(64)).drain(&drain).at_deadline(|| {});
     watchdog.start().unwrap();

@@ -21,12 +21,9 @@ fn length(number: u64) -> usize {
     }
 }
 
-/// Not a test of its own: the process that the next test kills.
-#[test]
-#[ignore = "a part of sigkills_at_random_moments"]
-fn victim() {
-    let Some(dir) = std::env::var_os(VICTIM) else { return };
-    let (writer, mut reader, _) = open(options(Path::new(&dir))).unwrap();
+/// What the process does that is killed.
+fn victim(dir: &Path) -> ! {
+    let (writer, mut reader, _) = open(options(dir)).unwrap();
     let mut out = std::io::stdout();
     let mut number = writer.stats().appended_records_total;
     loop {
@@ -49,12 +46,16 @@ fn victim() {
 
 #[test]
 fn sigkills_at_random_moments() {
+    // This test starts itself as its victim.
+    if let Some(dir) = std::env::var_os(VICTIM) {
+        victim(Path::new(&dir));
+    }
     let dir = quick_dir();
     let mut seed = 88_172_645_463_325_252_u64;
     let (mut stored, mut done, mut torn) = (0, 0, 0);
     for kill in 0..KILLS {
         let mut command = Command::new(std::env::current_exe().unwrap());
-        command.args(["--exact", "spool::tests::kills::victim", "--ignored", "--nocapture"]);
+        command.args(["--exact", "spool::tests::kills::sigkills_at_random_moments", "--nocapture"]);
         command.env(VICTIM, dir.path()).stdin(Stdio::null()).stdout(Stdio::piped());
         let mut victim = command.spawn().unwrap();
         let out = BufReader::new(victim.stdout.take().unwrap());
