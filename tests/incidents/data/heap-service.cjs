@@ -1,5 +1,6 @@
 // The services of incident 3, its leak part: node heap-service.cjs KIND PORT_FILE
 //
+// GET /warm  answers as a step does, without what the kind does: so that a day begins with a program that has loaded and compiled
 // KIND   what a step (GET /step: half an hour of load, made at once) does beside its garbage
 // leak       remembers 300 more sessions of about 3.4 KB in a Map that nobody empties
 // plateau    the same, in a cache that drops its oldest beyond 3,000 sessions
@@ -94,10 +95,12 @@ const churn = () => {
 };
 
 const server = http.createServer((request, response) => {
-  if (request.url === '/step') {
+  if (request.url === '/step' || request.url === '/warm') {
     churn();
-    kinds[kind]();
-    steps++;
+    if (request.url === '/step') {
+      kinds[kind]();
+      steps++;
+    }
     if (kind !== 'documents') {
       // What one collection found dead outside of the heap is freed when the next one begins.
       collect();
