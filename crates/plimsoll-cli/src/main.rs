@@ -11,6 +11,7 @@ mod exit;
 mod history;
 mod layout;
 mod output;
+mod say;
 mod snapshot;
 mod supervise;
 mod symbols;
@@ -46,7 +47,7 @@ fn main() -> ExitCode {
         Command::DemoService(args) => commands::demo::service::run(&args),
     };
     result.unwrap_or_else(|failure| {
-        eprintln!("plimsoll: {failure}");
+        say::note(&failure);
         failure.exit_code()
     })
 }

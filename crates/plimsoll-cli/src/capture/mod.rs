@@ -200,7 +200,7 @@ impl Context {
                 "heap",
                 None,
                 &format!(
-                    "heap: {} of pid {} ({}): {} in {:.1} s: {}",
+                    "{} of pid {} ({}): {} in {:.1} s: {}",
                     view.method,
                     view.pid,
                     trigger.as_str(),

@@ -22,6 +22,7 @@ use crate::args::Place;
 use crate::commands::keep::Keep;
 use crate::exit::Failure;
 use crate::layout::Layout;
+use crate::say;
 use crate::snapshot::found;
 use crate::supervise::logs::LOG_DISK_BYTES;
 use crate::supervise::options::Options;
@@ -187,7 +188,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
         (Err(error), _) => Err(Failure::new(format!("the story could not be told: {error}"))),
         (Ok(()), true) => Ok(ExitCode::SUCCESS),
         (Ok(()), false) => {
-            eprintln!("plimsoll: the demo's service failed; see: {}", spoken.line(&format!("logs {}", args.name)));
+            say::note(format_args!("the demo's service failed; see: {}", spoken.line(&format!("logs {}", args.name))));
             Ok(code)
         }
     }

@@ -19,6 +19,7 @@ use serde::Serialize;
 use crate::args::Place;
 use crate::exit::{self, Failure};
 use crate::output::{Palette, Style};
+use crate::say;
 use crate::supervise::files::{make_private_dir, read_small};
 use crate::supervise::group::ChildGroup;
 use crate::supervise::logs::is_tmpfs;
@@ -78,9 +79,9 @@ pub(crate) fn run(args: Args) -> Result<ExitCode, Failure> {
     let findings = report.checks.iter().filter(|check| !check.ok).count();
     if json {
         let text = serde_json::to_string_pretty(&report).map_err(|error| Failure::internal(error.to_string()))?;
-        println!("{text}");
+        say::print(format!("{text}\n").as_bytes())?;
     } else {
-        print!("{}", told(&report, findings, Palette::of(&std::io::stdout())));
+        say::print(told(&report, findings, Palette::of(&std::io::stdout())).as_bytes())?;
     }
     Ok(if findings == 0 { ExitCode::SUCCESS } else { ExitCode::from(exit::FAILURE) })
 }

@@ -1,9 +1,9 @@
 //! `plimsoll metrics-names` (hidden): the name of every metric, one a line, so that a check can hold docs/metrics.md to it.
 
-use std::io::Write as _;
 use std::process::ExitCode;
 
 use crate::exit::Failure;
+use crate::say;
 use crate::web::metrics;
 
 /// Prints the names in the order of the table.
@@ -13,10 +13,6 @@ pub(crate) fn run() -> Result<ExitCode, Failure> {
         text.push_str(name);
         text.push('\n');
     }
-    match std::io::stdout().lock().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(Failure::new(format!("cannot write to stdout: {error}")))
-        }
-        Ok(()) | Err(_) => Ok(ExitCode::SUCCESS),
-    }
+    say::print(text.as_bytes())?;
+    Ok(ExitCode::SUCCESS)
 }

@@ -4,7 +4,7 @@
 //! it was replayed, whatever the difference; 1: the recording cannot be read or, without a policy, does not give what was recorded;
 //! 64: the policy cannot be used, or there is no such name.
 
-use std::io::{self, Write as _};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -20,6 +20,7 @@ use crate::args::Place;
 use crate::exit::{self, Failure};
 use crate::layout::Layout;
 use crate::output::count;
+use crate::say;
 use crate::supervise::files::read_whole;
 use crate::supervise::recorder::{live_path, older};
 
@@ -66,7 +67,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
     let reproduction = recording.reproduce();
     let torn = recording.torn_bytes();
     if torn > 0 && !args.json {
-        eprintln!("plimsoll: the last line of {} has no end: its {torn} bytes are left out", source.shown);
+        say::note(format_args!("the last line of {} has no end: its {torn} bytes are left out", source.shown));
     }
     let comparison = overrides.as_ref().map(|overrides| recording.against(overrides)).transpose();
     let comparison = comparison.map_err(|errors| refused("the policy that results", &errors))?;
@@ -80,7 +81,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
             None => told(&reproduction),
         }
     };
-    print(text.as_bytes())?;
+    say::print(text.as_bytes())?;
     let failed = comparison.is_none() && reproduction.differing > 0;
     Ok(if failed { ExitCode::from(exit::FAILURE) } else { ExitCode::SUCCESS })
 }
@@ -184,17 +185,8 @@ fn export(source: &Source) -> Result<ExitCode, Failure> {
     let mut line = Line::new();
     let mut text = line.header().to_vec();
     log.records.iter().for_each(|record| text.extend_from_slice(line.encode(record)));
-    print(&text)?;
+    say::print(&text)?;
     Ok(ExitCode::SUCCESS)
-}
-
-fn print(text: &[u8]) -> Result<(), Failure> {
-    match io::stdout().lock().write_all(text) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(Failure::new(format!("cannot write to stdout: {error}")))
-        }
-        Ok(()) | Err(_) => Ok(()),
-    }
 }
 
 /// Whether its own policy gives what was recorded.

@@ -14,6 +14,7 @@ use super::status::layouts;
 use crate::args::Place;
 use crate::exit::{self, Failure};
 use crate::output::LocalClock;
+use crate::say;
 use crate::snapshot::found;
 use crate::symbols::Symbols;
 use crate::trend::{self, Analysis};
@@ -55,11 +56,9 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
     };
     if args.save {
         let path = save(&home, now.as_millis(), &text)?;
-        println!("{}", path.display());
-    } else if let Err(error) = std::io::stdout().lock().write_all(text.as_bytes())
-        && error.kind() != std::io::ErrorKind::BrokenPipe
-    {
-        return Err(Failure::new(format!("cannot write to stdout: {error}")));
+        say::print(format!("{}\n", path.display()).as_bytes())?;
+    } else {
+        say::print(text.as_bytes())?;
     }
     Ok(if analysis.overall == State::Leaking { ExitCode::from(exit::FAILURE) } else { ExitCode::SUCCESS })
 }

@@ -11,6 +11,7 @@ use plimsoll::units;
 use crate::args::Place;
 use crate::exit::Failure;
 use crate::layout::Layout;
+use crate::say;
 use crate::snapshot::Snapshot;
 use crate::web::client::{Client, ClientError};
 
@@ -54,7 +55,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode, Failure> {
     };
     refuse_sudden_stop(&before, budget, force)?;
     let after = client.set_memory(budget, reserve).map_err(failed)?;
-    println!("{}", told(&before, &after));
+    say::print(format!("{}\n", told(&before, &after)).as_bytes())?;
     Ok(ExitCode::SUCCESS)
 }
 

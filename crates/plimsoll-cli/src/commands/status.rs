@@ -3,7 +3,6 @@
 //! Asks each supervisor over its own socket and waits at most 1 s for it; what no living supervisor confirms reads
 //! `stale, N s`. Exit code 0: all is well; 1: a finding (see [`finding`]); 64: no such name.
 
-use std::io::Write as _;
 use std::process::ExitCode;
 
 use jiff::tz::TimeZone;
@@ -11,6 +10,7 @@ use jiff::tz::TimeZone;
 use crate::args::Place;
 use crate::exit::{self, Failure};
 use crate::layout::Layout;
+use crate::say;
 use crate::snapshot::found::{self, Found};
 use crate::snapshot::{RunState, Snapshot};
 use crate::view::panel::{self, Frame};
@@ -74,13 +74,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
     } else {
         text::write_lines(&table::programs(found.iter().map(|f| &f.snapshot), None, columns() >= PLAIN_COLUMNS), colour)
     };
-    // A reader that has seen enough (`| head`) is no failure.
-    match std::io::stdout().lock().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            return Err(Failure::new(format!("cannot write to stdout: {error}")));
-        }
-        Ok(()) | Err(_) => {}
-    }
+    say::print(text.as_bytes())?;
     let findings = found.iter().any(|f| finding(&f.snapshot).is_some());
     Ok(if findings { ExitCode::from(exit::FAILURE) } else { ExitCode::SUCCESS })
 }

@@ -18,6 +18,7 @@ use super::status::layouts;
 use crate::args::Place;
 use crate::exit::Failure;
 use crate::layout::Layout;
+use crate::say;
 use crate::snapshot::{Snapshot, found};
 use crate::web::client::{Client, ClientError};
 
@@ -44,7 +45,7 @@ pub(crate) struct Args {
 /// Stops it.
 pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
     for layout in layouts(&args.place.dir(), Some(&args.name))? {
-        println!("{}", stop(&layout)?);
+        say::print(format!("{}\n", stop(&layout)?).as_bytes())?;
     }
     Ok(ExitCode::SUCCESS)
 }

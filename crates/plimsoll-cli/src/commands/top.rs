@@ -7,7 +7,7 @@
 mod frame;
 mod screen;
 
-use std::io::{IsTerminal as _, Write as _};
+use std::io::IsTerminal as _;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -19,9 +19,10 @@ use super::status::layouts;
 use crate::args::Place;
 use crate::exit::Failure;
 use crate::layout::Layout;
+use crate::say;
 use crate::snapshot::RunState;
 use crate::snapshot::found;
-use crate::view::text::{self, write_lines};
+use crate::view::text;
 use crate::web::client::Client;
 use frame::{Model, Program};
 use screen::{Event, Screen};
@@ -167,10 +168,6 @@ pub(crate) fn run(args: Args) -> Result<ExitCode, Failure> {
 fn once(watched: &Watched, place: &str) -> Result<ExitCode, Failure> {
     let (columns, rows) = if std::io::stdout().is_terminal() { Screen::size() } else { PLAIN };
     let lines = frame::draw(&watched.model(place, false), columns, rows);
-    match std::io::stdout().lock().write_all(write_lines(&lines, text::colour_for_stdout()).as_bytes()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(Failure::new(format!("cannot write to stdout: {error}")))
-        }
-        Ok(()) | Err(_) => Ok(ExitCode::SUCCESS),
-    }
+    say::lines(&lines)?;
+    Ok(ExitCode::SUCCESS)
 }

@@ -1,6 +1,8 @@
 //! An analysis as JSON, in the words of incident 3's API (`/api/memory/trend`, `/api/memory/diff-analysis`), with what they lack
 //! beside: the verdict on each key. `docs/trend.md` has the shape.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Value, json};
 
 use super::{Analysis, Sample};
@@ -33,21 +35,11 @@ pub(crate) fn held_bytes(sample: &Sample) -> u64 {
     held(sample).1
 }
 
-/// Each with the last one before it that tells the same figure.
-fn pairs(samples: &[Sample]) -> impl Iterator<Item = (&Sample, &Sample)> {
-    samples.iter().enumerate().filter_map(|(place, after)| {
-        let before = samples[..place].iter().rev().find(|before| held(before).0 == held(after).0)?;
-        Some((before, after))
-    })
-}
-
-/// The first and the last of those that tell the figure which most tell.
-fn ends(samples: &[Sample]) -> Option<(&Sample, &Sample)> {
-    let telling = |figure: &str| samples.iter().filter(|sample| held(sample).0 == figure).count();
-    // Of two that are told as often, the one that is told last.
-    let figure = samples.iter().map(|sample| held(sample).0).max_by_key(|figure| telling(figure))?;
-    let mut same = samples.iter().filter(|sample| held(sample).0 == figure);
-    same.next().zip(same.next_back())
+/// The samples that tell each figure, in order of time.
+fn by_figure(samples: &[Sample]) -> BTreeMap<&'static str, Vec<&Sample>> {
+    let mut all = BTreeMap::<_, Vec<_>>::new();
+    samples.iter().for_each(|sample| all.entry(held(sample).0).or_default().push(sample));
+    all
 }
 
 fn snapshot(sample: &Sample) -> Value {
@@ -81,6 +73,10 @@ fn pair(before: &Sample, after: &Sample, assessment: &str) -> Value {
 /// The whole of it.
 pub(crate) fn of(analysis: &Analysis) -> Value {
     let samples = &analysis.samples;
+    let figures = by_figure(samples);
+    let mut pairs: Vec<_> = figures.values().flat_map(|same| same.windows(2).map(|two| (two[0], two[1]))).collect();
+    pairs.sort_by_key(|(_, after)| after.unix_ns);
+    let most = figures.values().max_by_key(|same| same.len()).filter(|same| same.len() > 1);
     let overall = analysis.overall.as_str();
     let totals = analysis.judged.iter().flat_map(|judged| &judged.verdicts).filter(|v| v.unit == "bytes");
     // The figure that grows fastest stands for the whole where the whole has none of its own.
@@ -92,8 +88,9 @@ pub(crate) fn of(analysis: &Analysis) -> Value {
     json!({
         "snapshots": samples.iter().map(snapshot).collect::<Vec<_>>(),
         // Pairs are shown, not judged: most of what two samples differ by is noise.
-        "diffs": pairs(samples).map(|(before, after)| pair(before, after, "unknown")).collect::<Vec<_>>(),
-        "diff": ends(samples).map(|(first, last)| pair(first, last, overall)),
+        "diffs": pairs.into_iter().map(|(before, after)| pair(before, after, "unknown")).collect::<Vec<_>>(),
+        // Of the figure that most of them tell.
+        "diff": most.and_then(|same| Some(pair(same.first()?, same.last()?, overall))),
         "overallAssessment": overall,
         "avgGrowthRateMbPerHour": rate,
         "projectedGrowth24hMb": rate * 24.0,

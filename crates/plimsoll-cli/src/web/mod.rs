@@ -37,6 +37,7 @@ use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
+use crate::say;
 use crate::snapshot::Control;
 use count::{Counters, Refusal};
 use guard::{Asker, Guard};
@@ -84,7 +85,7 @@ impl Drop for WebHandle {
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {
-            eprintln!("plimsoll: the web thread panicked; the supervised program is not affected");
+            say::note("the web thread panicked; the supervised program is not affected");
         }
     }
 }

@@ -63,6 +63,26 @@ fn one_snapshot_is_summed_up_followed_and_opened() {
 }
 
 #[test]
+fn a_reader_that_has_seen_enough_is_no_failure_and_a_full_disk_is_one() {
+    let plimsoll = |words: &[&str], stdout: Stdio, stderr: Stdio| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_plimsoll"));
+        command.args(words).arg(data("leak-after.heapsnapshot.gz")).stdin(Stdio::null()).stdout(stdout).stderr(stderr);
+        command.spawn().unwrap().wait_with_output().unwrap()
+    };
+    // A pipe whose reader is gone before anything is written.
+    let closed = || Stdio::from(std::io::pipe().unwrap().1);
+    for words in [&["heap", "top"][..], &["heap", "open"], &["heap", "top", "--json"]] {
+        assert_eq!(code(&plimsoll(words, closed(), closed())), Some(0), "{words:?}");
+    }
+    let nobody = plimsoll(&["heap", "paths", "--class", "NoSuchClass"], closed(), closed());
+    assert_eq!(code(&nobody), Some(1), "the answer is the exit code still");
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let full = plimsoll(&["heap", "top"], full.into(), Stdio::piped());
+    assert_eq!(code(&full), Some(1));
+    assert!(String::from_utf8_lossy(&full.stderr).contains("cannot write to stdout: No space left"), "{full:?}");
+}
+
+#[test]
 fn profiles_and_digests_are_summed_up_and_compared_and_an_id_is_enough() {
     let profiles = Path::new(env!("CARGO_MANIFEST_DIR")).join("../plimsoll-heap/testdata");
     let dir = tempfile::tempdir().unwrap();

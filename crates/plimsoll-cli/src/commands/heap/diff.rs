@@ -12,8 +12,9 @@ use super::profiles::{self, Asked};
 use super::table::Table;
 use super::top::{class_name, several};
 use crate::exit::{self, Failure};
+use crate::say;
 use crate::symbols::Symbols;
-use crate::view::text::{self, Line, Tone};
+use crate::view::text::{Line, Tone};
 use crate::view::words;
 
 /// Arguments of `plimsoll heap diff`.
@@ -68,10 +69,10 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
         value["exceeded"] = json!(exceeded);
         super::print_json(&value)?;
     } else {
-        print!("{}", text::write_lines(&told(args, &found), text::colour_for_stdout()));
+        say::lines(&told(args, &found))?;
     }
     if let Some(what) = exceeded {
-        eprintln!("plimsoll: {what}");
+        say::note(what);
         return Ok(ExitCode::from(exit::FAILURE));
     }
     Ok(ExitCode::SUCCESS)

@@ -6,6 +6,7 @@
 use std::process::ExitCode;
 
 use crate::exit::Failure;
+use crate::say;
 
 mod diff;
 mod digest;
@@ -59,13 +60,12 @@ pub(crate) fn run(args: Args) -> Result<ExitCode, Failure> {
 /// Warnings of a reader, for people, beside the answer.
 fn warn(file: &std::path::Path, warnings: &[impl std::fmt::Display]) {
     for warning in warnings {
-        eprintln!("plimsoll: {}: {warning}", file.display());
+        say::note(format_args!("{}: {warning}", file.display()));
     }
 }
 
 /// One JSON object on stdout.
 fn print_json(value: &impl serde::Serialize) -> Result<(), Failure> {
     let text = serde_json::to_string_pretty(value).map_err(|error| Failure::internal(error.to_string()))?;
-    println!("{text}");
-    Ok(())
+    say::print(format!("{text}\n").as_bytes())
 }

@@ -15,9 +15,10 @@ use serde_json::{Value, json};
 use super::input::{Input, unreadable};
 use super::table::Table;
 use crate::exit::Failure;
+use crate::say;
 use crate::symbols::Symbols;
 use crate::trend;
-use crate::view::text::{self, Line, Tone};
+use crate::view::text::{Line, Tone};
 use crate::view::words;
 
 /// Arguments of `plimsoll heap open`.
@@ -68,7 +69,7 @@ pub(super) fn answer(
     } else {
         let mut lines = vec![headline(&name, format, packing, file_bytes)];
         lines.extend(rows(&digest, limit));
-        print!("{}", text::write_lines(&lines, text::colour_for_stdout()));
+        say::lines(&lines)?;
     }
     Ok(ExitCode::SUCCESS)
 }

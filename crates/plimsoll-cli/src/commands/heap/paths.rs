@@ -11,7 +11,8 @@ use serde_json::{Value, json};
 use super::input::Input;
 use super::table::Table;
 use crate::exit::Failure;
-use crate::view::text::{self, Line, Tone};
+use crate::say;
+use crate::view::text::{Line, Tone};
 use crate::view::words;
 
 /// Objects of a class that are followed.
@@ -58,7 +59,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
         let paths: Vec<Value> = groups.iter().take(args.limit).map(|group| as_json(&graph, group)).collect();
         super::print_json(&json!({ "objects": all, "followed": nodes.len(), "paths": paths }))?;
     } else {
-        print!("{}", text::write_lines(&told(args, &graph, &groups, nodes.len(), all), text::colour_for_stdout()));
+        say::lines(&told(args, &graph, &groups, nodes.len(), all))?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -14,9 +14,10 @@ use super::input::Input;
 use super::open::{digest, profile};
 use super::table::Table;
 use crate::exit::{self, Failure};
+use crate::say;
 use crate::symbols::Symbols;
 use crate::view::heap::ChangeRow;
-use crate::view::text::{self, Line, Tone};
+use crate::view::text::{Line, Tone};
 use crate::view::words;
 
 /// What digests of graphs and of profiles have rows of.
@@ -83,11 +84,11 @@ fn answer(asked: &Asked<'_>, diffs: &[Diff]) -> Result<ExitCode, Failure> {
             }))?,
         }
     } else {
-        print!("{}", text::write_lines(&told(asked, diffs), text::colour_for_stdout()));
+        say::lines(&told(asked, diffs))?;
     }
     match exceeded {
         Some(what) => {
-            eprintln!("plimsoll: {what}");
+            say::note(what);
             Ok(ExitCode::from(exit::FAILURE))
         }
         None => Ok(ExitCode::SUCCESS),
@@ -140,7 +141,7 @@ pub(super) fn top(input: Input, limit: usize, symbols: &Symbols, json: bool) -> 
         ]);
     }
     lines.extend(table.lines());
-    print!("{}", text::write_lines(&lines, text::colour_for_stdout()));
+    say::lines(&lines)?;
     Ok(ExitCode::SUCCESS)
 }
 

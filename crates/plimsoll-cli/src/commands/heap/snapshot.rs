@@ -12,6 +12,7 @@ use plimsoll::units;
 use crate::args::Place;
 use crate::commands::status::layouts;
 use crate::exit::Failure;
+use crate::say;
 use crate::snapshot::CaptureView;
 use crate::web::client::{Client, ClientError};
 
@@ -76,17 +77,16 @@ fn told(args: &Args, name: &str, answer: &CaptureView, dir: &std::path::Path) ->
     if let Some(why) = &answer.failed {
         return Err(Failure::new(format!("{name}: no heap capture: {}", why.replace("; ", "\n  "))));
     }
-    println!(
-        "{name}: {} of pid {}, {}, in {:.1} s",
+    let mut text = format!(
+        "{name}: {} of pid {}, {}, in {:.1} s\n",
         answer.method,
         answer.pid,
         units::size(answer.bytes),
         answer.seconds,
     );
-    for note in &answer.notes {
-        println!("  {note}");
-    }
+    answer.notes.iter().for_each(|note| text.push_str(&format!("  {note}\n")));
     // Its id is enough of a path for every command that reads it.
-    println!("see: plimsoll heap top {}", dir.join(&answer.id).display());
+    text.push_str(&format!("see: plimsoll heap top {}\n", dir.join(&answer.id).display()));
+    say::print(text.as_bytes())?;
     Ok(ExitCode::SUCCESS)
 }

@@ -12,8 +12,9 @@ use super::input::Input;
 use super::profiles;
 use super::table::Table;
 use crate::exit::Failure;
+use crate::say;
 use crate::symbols::Symbols;
-use crate::view::text::{self, Line, Tone};
+use crate::view::text::{Line, Tone};
 use crate::view::words;
 
 /// Arguments of `plimsoll heap top`.
@@ -53,7 +54,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
     } else {
         let mut lines = vec![headline(&args.file.display().to_string(), &summary, file_bytes), Line::new()];
         lines.extend(tables(&summary, args.limit));
-        print!("{}", text::write_lines(&lines, text::colour_for_stdout()));
+        say::lines(&lines)?;
     }
     Ok(ExitCode::SUCCESS)
 }

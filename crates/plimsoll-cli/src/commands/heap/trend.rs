@@ -12,6 +12,7 @@ use super::input::Input;
 use super::open;
 use super::table::Table;
 use crate::exit::{self, Failure};
+use crate::say;
 use crate::symbols::Symbols;
 use crate::trend::{self, Analysis, Sample};
 use crate::view::text::{self, Line, Tone};
@@ -47,7 +48,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
     if args.json {
         super::print_json(&trend::json::of(&analysis))?;
     } else {
-        print!("{}", text::write_lines(&lines(args, &analysis), text::colour_for_stdout()));
+        say::lines(&lines(args, &analysis))?;
     }
     Ok(if analysis.overall == State::Leaking { ExitCode::from(exit::FAILURE) } else { ExitCode::SUCCESS })
 }
@@ -71,7 +72,7 @@ pub(crate) fn read(dir: &Path, symbols: &Symbols) -> Result<Vec<Sample>, Failure
             Ok(sample) => samples.push(sample),
             Err(why) => {
                 failed += 1;
-                eprintln!("plimsoll: left out: {why}");
+                say::note(format_args!("left out: {why}"));
             }
         }
     }

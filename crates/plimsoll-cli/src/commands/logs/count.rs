@@ -10,6 +10,7 @@ use serde_json::json;
 
 use crate::exit::Failure;
 use crate::layout::Layout;
+use crate::say;
 
 /// Counts what `query` wants, a last line without its end and a gap that still grows included.
 ///
@@ -23,7 +24,7 @@ pub(super) fn run(layout: &Layout, query: &Query, as_json: bool) -> Result<ExitC
     } else {
         if gaps > 0 {
             let places = if gaps == 1 { "place" } else { "places" };
-            eprintln!("plimsoll: {gap_lines} lines or more are missing, in {gaps} {places}");
+            say::note(format_args!("{gap_lines} lines or more are missing, in {gaps} {places}"));
         }
         format!("{lines}\n")
     };

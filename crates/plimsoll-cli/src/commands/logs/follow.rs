@@ -21,6 +21,7 @@ use super::show::Show;
 use crate::exit::Failure;
 use crate::layout::Layout;
 use crate::output;
+use crate::say;
 use crate::snapshot::STALE_AFTER_SECONDS;
 
 /// Between two looks.
@@ -140,7 +141,7 @@ impl Follower {
                 return ControlFlow::Continue(());
             }
             if let Some(words) = show.gap_beside(&entry) {
-                eprintln!("plimsoll: {words}");
+                say::note(words);
             }
             show.entry(&entry, &mut out.buffer);
             match out.lines_added() {
@@ -173,10 +174,10 @@ impl Follower {
         match life {
             Life::Stale { age, is_dead } => {
                 let supervisor = if is_dead { "died" } else { "gives no sign of life" };
-                eprintln!("plimsoll: {name} is {}: its supervisor {supervisor}", output::stale(age));
+                say::note(format_args!("{name} is {}: its supervisor {supervisor}", output::stale(age)));
             }
-            Life::Ended if following => eprintln!("plimsoll: {name} is not running; its next run continues here"),
-            Life::Lives if following && before.is_some() => eprintln!("plimsoll: {name} runs again"),
+            Life::Ended if following => say::note(format_args!("{name} is not running; its next run continues here")),
+            Life::Lives if following && before.is_some() => say::note(format_args!("{name} runs again")),
             Life::Ended | Life::Lives => {}
         }
     }

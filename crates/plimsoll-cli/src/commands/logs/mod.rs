@@ -31,6 +31,7 @@ use plimsoll_store::{Find, LogLevel, Pattern, Query, Stream};
 use crate::args::Place;
 use crate::exit::Failure;
 use crate::output::{LocalClock, Palette};
+use crate::say;
 use follow::Follower;
 use out::{Ended, Out};
 use show::{Form, Show};
@@ -161,9 +162,11 @@ pub(crate) fn run(args: Args) -> Result<ExitCode, Failure> {
     }
     if stdout.is_terminal() && form != Form::Json {
         match lines {
-            _ if shown == 0 => eprintln!("plimsoll: no lines{}", if args.is_filtered() { " match" } else { " yet" }),
+            _ if shown == 0 => {
+                say::note(format_args!("no lines{}", if args.is_filtered() { " match" } else { " yet" }));
+            }
             Lines::Newest(most) if args.lines.is_none() && shown >= most => {
-                eprintln!("plimsoll: the newest {most} lines; -n all shows everything");
+                say::note(format_args!("the newest {most} lines; -n all shows everything"));
             }
             Lines::Newest(_) | Lines::All => {}
         }
