@@ -23,7 +23,7 @@ pub(crate) fn print(text: &[u8]) -> Result<(), Failure> {
 /// Writes lines to stdout, in colour where that is a terminal.
 ///
 /// # Errors
-/// As [`print`].
+/// As [`print()`].
 pub(crate) fn lines(lines: &[Line]) -> Result<(), Failure> {
     print(text::write_lines(lines, text::colour_for_stdout()).as_bytes())
 }
