@@ -6,7 +6,7 @@ use std::process::{Child, Command, Output, Stdio};
 
 /// A budget of 48 MiB, at 96 MiB/s reached after half a second; ports of its own.
 fn demo(dir: &Path, rate: &str, more: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_plimsoll"));
+    let mut command = crate::plimsoll();
     command.args(["demo", "--memory", "48M", "--rate", rate, "--http", "127.0.0.1:0", "--port", "0", "--dir"]);
     command.arg(dir).args(more).env("DEMO_SECRET", "canary-7f3a").stdin(Stdio::null());
     command
@@ -46,7 +46,7 @@ fn tells_the_story(more: &[&str]) -> String {
         let at = rest.find(word).unwrap_or_else(|| panic!("{word:?} is missing, or too early, in:\n{told}"));
         rest = &rest[at + word.len()..];
     }
-    let mut logs = Command::new(env!("CARGO_BIN_EXE_plimsoll"));
+    let mut logs = crate::plimsoll();
     let logs = logs.args(["logs", "demo", "--dir"]).arg(dir.path()).stdin(Stdio::null()).output().unwrap();
     let (lines, _) = words(&logs);
     assert!(lines.contains("GET /order 200") && lines.contains("drained after"), "{lines}");
@@ -150,7 +150,7 @@ fn its_port_shows_figures_and_neither_command_nor_environment_nor_log() {
 #[test]
 fn an_address_for_everyone_is_refused_with_what_to_do() {
     let dir = tempfile::tempdir().unwrap();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_plimsoll"));
+    let mut command = crate::plimsoll();
     let output = command.args(["demo", "--http", "0.0.0.0:7117", "--dir"]).arg(dir.path()).output().unwrap();
     let (_, said) = words(&output);
     assert_eq!(output.status.code(), Some(64), "{said}");

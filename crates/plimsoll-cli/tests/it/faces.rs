@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal};
@@ -19,7 +19,7 @@ pub(crate) struct Stage {
 }
 
 pub(crate) fn plimsoll(dir: &Path, words: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_plimsoll"));
+    let mut command = crate::plimsoll();
     command.args(words).arg("--dir").arg(dir).env("TZ", "UTC").stdin(Stdio::null()).output().unwrap()
 }
 
@@ -34,7 +34,7 @@ impl Stage {
 
     /// Starts `program` under the name and waits until it runs.
     pub(crate) fn run(&mut self, name: &str, more: &[&str], program: &[&str]) -> Pid {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_plimsoll"));
+        let mut command = crate::plimsoll();
         command
             .args(["run", "--quiet", "--name", name, "--dir"])
             .arg(self.dir.path())
@@ -216,10 +216,10 @@ fn a_killed_supervisor_reads_stale_and_its_program_is_named() {
 
 #[test]
 fn metrics_names_are_one_a_line_and_hidden() {
-    let output = Command::new(env!("CARGO_BIN_EXE_plimsoll")).arg("metrics-names").output().unwrap();
+    let output = crate::plimsoll().arg("metrics-names").output().unwrap();
     let names = printed(&output);
     assert!(output.status.success() && names.lines().count() > 20);
     assert!(names.lines().all(|name| name.starts_with("plimsoll_") && !name.contains(' ')), "{names}");
-    let help = Command::new(env!("CARGO_BIN_EXE_plimsoll")).arg("--help").output().unwrap();
+    let help = crate::plimsoll().arg("--help").output().unwrap();
     assert!(!printed(&help).contains("metrics-names") && printed(&help).contains("  stop "));
 }

@@ -1,7 +1,7 @@
 //! `heap diff|top|paths|open` on the snapshots of the library's tests: exit codes, and the first row names the leak.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Output, Stdio};
 
 use serde_json::Value;
 
@@ -12,7 +12,7 @@ fn data(name: &str) -> PathBuf {
 }
 
 fn heap(words: &[&str], files: &[PathBuf]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_plimsoll"));
+    let mut command = crate::plimsoll();
     command.arg("heap").args(words).args(files).stdin(Stdio::null()).output().unwrap()
 }
 
@@ -65,7 +65,7 @@ fn one_snapshot_is_summed_up_followed_and_opened() {
 #[test]
 fn a_reader_that_has_seen_enough_is_no_failure_and_a_full_disk_is_one() {
     let plimsoll = |words: &[&str], stdout: Stdio, stderr: Stdio| {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_plimsoll"));
+        let mut command = crate::plimsoll();
         command.args(words).arg(data("leak-after.heapsnapshot.gz")).stdin(Stdio::null()).stdout(stdout).stderr(stderr);
         command.spawn().unwrap().wait_with_output().unwrap()
     };

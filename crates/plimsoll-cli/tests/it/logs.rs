@@ -306,7 +306,7 @@ fn a_hung_supervisor_is_stale_as_well() {
 fn what_a_program_printed_under_run_is_there_afterwards() {
     let shop = Shop::new();
     let script = "echo to stdout; echo to stderr >&2; printf 'no line end'; exit 3";
-    let status = std::process::Command::new(env!("CARGO_BIN_EXE_plimsoll"))
+    let status = crate::plimsoll()
         .args(["run", "--quiet", "--no-cgroup", "--restart", "never", "--name", "web", "--dir"])
         .arg(shop.path())
         .args(["--", "sh", "-c", script])

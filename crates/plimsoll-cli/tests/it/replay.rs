@@ -1,7 +1,7 @@
 //! `plimsoll replay`: of a run that ended, of one whose supervisor was killed, of a trace; and what it refuses.
 
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Output, Stdio};
 
 use rustix::process::Signal;
 use serde_json::Value;
@@ -29,7 +29,7 @@ fn a_run_that_was_stopped_for_memory_is_reproduced_and_another_policy_would_have
     let dir = tempfile::tempdir().unwrap();
     // A shell that holds more and more text.
     let grow = "x=; while :; do x=$x$(head -c 2000000 /dev/zero | tr '\\0' x); done";
-    let mut run = Command::new(env!("CARGO_BIN_EXE_plimsoll"));
+    let mut run = crate::plimsoll();
     run.args(["run", "--quiet", "--no-cgroup", "--restart", "never", "--memory", "48M", "--name", "web", "--dir"]);
     run.arg(dir.path()).args(["--", "sh", "-c", grow]).stdin(Stdio::null());
     let output = run.output().unwrap();

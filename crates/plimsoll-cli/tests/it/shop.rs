@@ -47,7 +47,7 @@ impl Shop {
 
     /// `plimsoll logs words… --dir DIR`, in UTC.
     pub(crate) fn command(&self, words: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_plimsoll"));
+        let mut command = crate::plimsoll();
         command.arg("logs").args(words).arg("--dir").arg(self.path());
         command.env("TZ", "UTC").stdin(Stdio::null());
         command
