@@ -1,18 +1,20 @@
-//! The queue beside others, in one run: values of 64 bytes from 1, 2 and 4 threads to one, in millions a second.
+//! The queue beside others, in one run: values of 64 bytes from 1, 2 and 4 producers to one receiver, in millions a second.
 //!
-//! `cargo bench -p plimsoll --bench queue [-- CAPACITY]` (default 1,024). Each cell is the median of [`ROUNDS`] rounds and, behind it, the
-//! best; the kinds take turns within a round, so that what else the machine does falls on all. Everybody tries again when full, after a
-//! pause that doubles. Ours counts accepted and delivered, in items and bytes, for each producer, and keeps shares; the others
-//! count nothing. Then what a value costs without a second thread (`alone`). Without `--bench` (as under `cargo test
-//! --benches`) one short round, to see that it runs.
+//! `cargo bench -p plimsoll --bench queue [-- CAPACITY]` (default 1,024). Three tables: threads that try again when full, after a pause that
+//! doubles (`rivals`); threads, and tasks, that sleep until there is room (`waiting`). Each cell is the median of [`ROUNDS`] rounds and,
+//! behind it, the best; the kinds take turns within a round, so that what else the machine does falls on all. Ours counts
+//! accepted and delivered, in items and bytes, for each producer, and keeps shares; the others count nothing. Then what a
+//! value costs without a second thread (`alone`). Without `--bench` (as under `cargo test --benches`) one short round, to
+//! see that it runs.
 
 mod alone;
 mod rivals;
+mod waiting;
 
 use std::time::Duration;
 
 use plimsoll::clock::{Clock as _, MonotonicClock};
-use plimsoll::queue::{Limits, Weigh, WhenFull, bounded};
+use plimsoll::queue::{Limits, Sender, Weigh, WhenFull, bounded};
 use rivals::Kind;
 
 const ROUNDS: usize = 9;
@@ -52,11 +54,16 @@ pub(crate) fn persist(mut try_once: impl FnMut() -> bool) {
     }
 }
 
+/// So many producers of a queue, each with a name.
+pub(crate) fn named(first: &Sender<Item>, producers: usize) -> Vec<Sender<Item>> {
+    (0..producers).map(|n| first.named(&format!("producer {n}"))).collect()
+}
+
 /// Ours: named producers, values rejected when full, everything received at once.
 fn ours(producers: usize, each: usize, capacity: usize) -> u64 {
     let limits = Limits { max_items: capacity, max_bytes: 64 * capacity as u64 };
     let (first, mut receiver) = bounded(limits, WhenFull::Reject);
-    let senders: Vec<_> = (0..producers).map(|n| first.named(&format!("producer {n}"))).collect();
+    let senders = named(&first, producers);
     drop(first);
     let mut sum = 0;
     std::thread::scope(|scope| {
@@ -79,13 +86,11 @@ fn median(mut values: Vec<f64>) -> (f64, f64) {
     (values[values.len() / 2], values[values.len() - 1])
 }
 
-fn main() {
-    let measure = std::env::args().any(|arg| arg == "--bench");
-    let capacity = std::env::args().filter_map(|arg| arg.parse().ok()).next().unwrap_or(1024);
-    let (rounds, values) = if measure { (ROUNDS, 800_000) } else { (1, 4_000) };
-    let mut kinds: Vec<Kind> = vec![("plimsoll::queue", ours)];
-    kinds.extend(rivals::KINDS);
-    println!("{values} values of 64 bytes, capacity {capacity}, {rounds} rounds: millions a second, median (best)");
+/// Each kind with each number of producers, in turns; printed as a table beside the first.
+fn compare(title: &str, kinds: &[Kind], (rounds, values): (usize, usize), capacity: usize) {
+    println!(
+        "{title}: {values} values of 64 bytes, capacity {capacity}, {rounds} rounds: millions a second, median (best)"
+    );
     let mut table = vec![Vec::new(); kinds.len()];
     for producers in PRODUCERS {
         let each = values / producers;
@@ -110,6 +115,17 @@ fn main() {
             cells.iter().zip(&table[0]).map(|(cell, ours)| format!("{:>7.1}", ours.0 / cell.0)).collect();
         println!("  {name:<26}{shown}  {ratios}");
     }
+}
+
+fn main() {
+    let measure = std::env::args().any(|arg| arg == "--bench");
+    let capacity = std::env::args().filter_map(|arg| arg.parse().ok()).next().unwrap_or(1024);
+    let size = if measure { (ROUNDS, 800_000) } else { (1, 4_000) };
+    let mut kinds: Vec<Kind> = vec![("plimsoll::queue", ours)];
+    kinds.extend(rivals::KINDS);
+    compare("threads that try again", &kinds, size, capacity);
+    compare("threads that sleep", &waiting::THREADS, size, capacity);
+    compare("tasks", &waiting::TASKS, size, capacity);
     println!("one thread, values of 16 bytes:");
     alone::run(measure);
 }

@@ -37,7 +37,7 @@ fn run<S: Send>(
     })
 }
 
-fn clones<S: Clone>(sender: S, producers: usize) -> Vec<S> {
+pub(crate) fn clones<S: Clone>(sender: S, producers: usize) -> Vec<S> {
     let mut all: Vec<S> = (1..producers).map(|_| sender.clone()).collect();
     all.push(sender);
     all

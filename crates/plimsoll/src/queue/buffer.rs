@@ -3,7 +3,6 @@
 //! One for each sender, behind a lock of its own that is held for some nanoseconds and that only its queue takes beside it. It holds
 //! at most what was [lent](super::credit) to it, in items and in bytes: what lies here was admitted when the room was lent.
 
-use std::collections::VecDeque;
 use std::time::Duration;
 
 #[cfg(loom)]
@@ -11,12 +10,13 @@ use loom::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 #[cfg(not(loom))]
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
-use super::core::{Entry, milliseconds};
+use super::core::milliseconds;
 use super::lock::{self, BriefMutex};
+use super::part::{Note, Part};
 use super::stats::Tally;
 
 /// The order of what lies in several buffers: who finds that another took the last ticket takes the next one. So a run of values that one
-/// sender puts in has one ticket, and costs one step of this counter. Entries keep its lower half: only what lies there together is compared.
+/// sender puts in has one ticket, and costs one step of this counter. Notes keep its lower half: only what lies there together is compared.
 #[repr(align(128))]
 pub(super) struct Tickets(AtomicU64);
 
@@ -48,12 +48,12 @@ struct State<T> {
     /// What may still be put in.
     credit: Tally,
     ticket: u64,
-    entries: VecDeque<Entry<T>>,
+    part: Part<T>,
 }
 
 impl<T> Buffer<T> {
     pub(super) fn new() -> Buffer<T> {
-        let state = State { credit: Tally::default(), ticket: 0, entries: VecDeque::new() };
+        let state = State { credit: Tally::default(), ticket: 0, part: Part::new() };
         Buffer { lacked_ms: AtomicU32::new(0), has_credit: AtomicBool::new(false), state: BriefMutex::new(state) }
     }
 
@@ -70,8 +70,7 @@ impl<T> Buffer<T> {
         state.credit -= Tally { items: 1, bytes };
         state.ticket = tickets.after(state.ticket);
         let (at_ms, producer, ticket) = (milliseconds(at), producer as u32, state.ticket as u32);
-        let entry = Entry { value: Some(value), bytes, at_ms, producer, ticket };
-        state.entries.push_back(entry);
+        state.part.push(value, Note { bytes, at_ms, producer, ticket });
         Ok(())
     }
 
@@ -91,31 +90,27 @@ impl<T> Buffer<T> {
     }
 
     /// Takes back what is left of the credit, and moves what lies here behind what lies in `part`.
-    pub(super) fn fetch(&self, part: &mut VecDeque<Entry<T>>) -> Tally {
+    pub(super) fn fetch(&self, part: &mut Part<T>) -> Tally {
         let mut state = lock::brief(&self.state);
         self.has_credit.store(false, Ordering::Relaxed);
-        if part.is_empty() {
-            std::mem::swap(&mut state.entries, part);
-        } else {
-            part.append(&mut state.entries);
-        }
+        part.append(&mut state.part);
         std::mem::take(&mut state.credit)
     }
 
     /// Gives its places back to the allocator.
     pub(super) fn free(&self) {
         let mut state = lock::brief(&self.state);
-        debug_assert!(state.entries.is_empty(), "what was sent on credit is called in with it");
-        state.entries = VecDeque::new();
+        debug_assert!(state.part.is_empty(), "what was sent on credit is called in with it");
+        state.part = Part::new();
     }
 
     #[cfg(all(test, not(loom)))]
     pub(super) fn len(&self) -> usize {
-        lock::brief(&self.state).entries.len()
+        lock::brief(&self.state).part.len()
     }
 
     #[cfg(all(test, not(loom)))]
     pub(super) fn places(&self) -> usize {
-        lock::brief(&self.state).entries.capacity()
+        lock::brief(&self.state).part.places()
     }
 }

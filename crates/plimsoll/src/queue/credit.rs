@@ -10,11 +10,11 @@
 //! for twice what it had queued at once; they are freed when the receiver goes to sleep and that sender was idle before, at the latest
 //! when its credit was called in unused [`IDLE_MAX`] times.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::buffer::Buffer;
-use super::core::{Core, Entry, give_room_back};
+use super::core::Core;
+use super::part::{Part, merge};
 use super::stats::Tally;
 
 /// Senders that have credit at a time. All others take the lock.
@@ -25,9 +25,6 @@ pub(super) const CREDIT_ITEMS_MAX: u64 = 1024;
 const CREDIT_ITEMS_MIN: u64 = if cfg!(loom) { 1 } else { 16 };
 /// A sender is forgotten when its credit was called in so often and it had not used it.
 const IDLE_MAX: u32 = 64;
-
-/// What one sender sent on credit, in its order.
-pub(super) type Part<T> = VecDeque<Entry<T>>;
 
 pub(super) struct Credits<T> {
     borrowers: Vec<Borrower<T>>,
@@ -55,7 +52,8 @@ impl<T> Credits<T> {
     pub(super) fn call_in(&mut self, core: &mut Core<T>) {
         if self.is_out {
             self.call_in_parts(core);
-            merge(self.borrowers.iter_mut().map(|borrower| &mut borrower.part), |entry| core.append(entry));
+            let parts = self.borrowers.iter_mut().map(|borrower| &mut borrower.part);
+            merge(parts, |value, note| core.append(note.entry(value)));
             self.is_out = false;
         }
     }
@@ -79,7 +77,7 @@ impl<T> Credits<T> {
 
     /// When the oldest came that was called in, in milliseconds; not exactly where several senders' lie there.
     pub(super) fn oldest_ms(&self) -> Option<u32> {
-        self.borrowers.iter().find_map(|borrower| borrower.part.front()).map(|entry| entry.at_ms)
+        self.borrowers.iter().find_map(|borrower| borrower.part.first()).map(|note| note.at_ms)
     }
 
     /// Exchanges what was called in for these empty places.
@@ -168,49 +166,6 @@ impl<T> Credits<T> {
     }
 
     pub(super) fn places(&self) -> usize {
-        self.borrowers.iter().map(|borrower| borrower.part.capacity() + borrower.buffer.places()).sum()
+        self.borrowers.iter().map(|borrower| borrower.part.places() + borrower.buffer.places()).sum()
     }
-}
-
-/// Empties these parts, as [`merge`] does; what was room for far more than lay in one is given back.
-pub(super) fn pour<T>(parts: &mut [Part<T>], pass: impl FnMut(Entry<T>)) {
-    parts.iter_mut().for_each(|part| {
-        let used = part.len();
-        give_room_back(part, used);
-    });
-    merge(parts.iter_mut(), pass);
-}
-
-/// Passes on what lies in these parts in the order in which it was sent: the next is the first with the least ticket.
-pub(super) fn merge<'a, T: 'a>(parts: impl Iterator<Item = &'a mut Part<T>>, mut pass: impl FnMut(Entry<T>)) {
-    let mut parts = parts.filter(|part| !part.is_empty());
-    let Some(first) = parts.next() else { return };
-    let Some(second) = parts.next() else {
-        first.drain(..).for_each(pass);
-        return;
-    };
-    let mut parts: Vec<_> = [first, second].into_iter().chain(parts).collect();
-    let next = |part: &Part<T>| part.front().map(|entry| entry.ticket);
-    while parts.len() > 1 {
-        // Tickets wrap: they are compared as distances from one of them.
-        let Some(base) = next(parts[0]) else { return };
-        let rank = |ticket: u32| ticket.wrapping_sub(base) as i32;
-        let ranks = parts.iter().enumerate().filter_map(|(place, part)| Some((rank(next(part)?), place)));
-        let (mut first, mut second) = ((i32::MAX, 0), i32::MAX);
-        for (rank, place) in ranks {
-            if rank < first.0 {
-                (first, second) = ((rank, place), first.0);
-            } else {
-                second = second.min(rank);
-            }
-        }
-        let part = &mut parts[first.1];
-        while part.front().is_some_and(|entry| rank(entry.ticket) <= second) {
-            part.pop_front().into_iter().for_each(&mut pass);
-        }
-        if part.is_empty() {
-            parts.swap_remove(first.1);
-        }
-    }
-    parts.into_iter().for_each(|part| part.drain(..).for_each(&mut pass));
 }

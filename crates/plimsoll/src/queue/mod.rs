@@ -34,6 +34,7 @@ mod lock;
 #[cfg(all(test, loom))]
 mod models;
 mod overflow;
+mod part;
 mod receiver;
 mod sender;
 mod shared;

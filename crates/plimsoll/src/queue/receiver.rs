@@ -8,8 +8,8 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use super::core::{Loss, Ring, Sleeper, Wish};
-use super::credit::{Part, pour};
 use super::lock::Pause;
+use super::part::{Part, pour, pour_values};
 use super::sender::WAIT_MAX;
 use super::shared::{Guard, Monitor, Shared};
 use super::{DropReason, RecvError, Stats, Tally};
@@ -220,7 +220,7 @@ impl<T> Receiver<T> {
 impl<T> Receiver<T> {
     /// Places that it keeps for the next time it takes all.
     pub(super) fn places_kept(&self) -> usize {
-        self.ring.room_items() + self.parts.iter().map(Part::capacity).sum::<usize>()
+        self.ring.room_items() + self.parts.iter().map(Part::places).sum::<usize>()
     }
 }
 
@@ -250,7 +250,7 @@ impl<T> Receiver<T> {
             core.take_in_hand(&mut self.ring, &mut self.parts);
             core.take_losses(now, losses);
             drop(core);
-            pour(&mut self.parts, |entry| self.ring.push(entry));
+            pour(&mut self.parts, |value, note| self.ring.push(note.entry(value)));
         }
     }
 
@@ -347,10 +347,8 @@ fn take_all<T>(
     let count = core.take_all(ring, parts);
     if count > 0 {
         shared.vacate(core);
-        let before = out.len();
         ring.pour(out);
-        out.reserve(count - (out.len() - before));
-        pour(parts, |entry| out.extend(entry.value));
+        pour_values(parts, out);
         return Some(Ok(count));
     }
     if core.is_drained() {

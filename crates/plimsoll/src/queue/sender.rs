@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use super::buffer::Buffer;
 use super::core::{Fallen, Lane, Offer};
+use super::lock::Pause;
 use super::shared::{Guard, Monitor, Shared};
 use super::{DropReason, Refusal, SendError, Sent, Stats, Tally, Weigh};
 use crate::clock::{Clock as _, MonotonicClock};
@@ -74,17 +75,18 @@ impl<T: Weigh> Sender<T> {
     /// [`Refusal::SumFull`] when nothing is queued here whose leaving could help.
     pub fn send_timeout(&self, mut value: T, patience: Duration) -> Result<Sent, SendError<T>> {
         let (bytes, at) = (value.weight_bytes(), self.shared.clock.now());
-        // Real time, whatever the queue's clock: it is a thread that waits.
-        let until = MonotonicClock.now().saturating_add(patience);
+        // Real time, whatever the queue's clock: it is a thread that waits. Looked at only by one that has to.
+        let mut until = None;
         let mut fallen = Fallen::default();
-        let mut core = match self.lock_for(value, bytes, at) {
-            Ok(()) => return Ok(Sent::Queued),
-            Err((core, back)) => {
-                value = back;
-                core
-            }
-        };
+        let mut pause = Pause::default();
         loop {
+            let mut core = match self.lock_for(value, bytes, at) {
+                Ok(()) => return Ok(Sent::Queued),
+                Err((core, back)) => {
+                    value = back;
+                    core
+                }
+            };
             match core.offer(value, bytes, self.producer, at, true, &mut fallen) {
                 Offer::Done(done) => {
                     self.shared.publish(core);
@@ -96,19 +98,25 @@ impl<T: Weigh> Sender<T> {
                 }
                 Offer::NoRoom(back) => value = back,
             }
-            let left = until.saturating_sub(MonotonicClock.now());
-            if left.is_zero() {
+            let now = MonotonicClock.now();
+            let until = *until.get_or_insert_with(|| now.saturating_add(patience));
+            if now >= until {
                 return Err(core.give_back(value, bytes, self.producer, Refusal::Late));
             }
             if core.wait.wish().is_some_and(|wish| core.grants(wish)) {
                 // The receiver waits for a fuller queue than this can become.
                 self.shared.publish(core);
-                core = self.shared.lock();
+                continue;
+            }
+            if core.note_full(self.producer) && pause.again() {
+                drop(core);
+                while self.lane.is_full(bytes) && MonotonicClock.now() < until && pause.again() {}
                 continue;
             }
             core.wait.thread_sleeps();
-            core.wait(&self.shared.room, Some(left.min(WAIT_MAX)));
+            core.wait(&self.shared.room, Some((until - now).min(WAIT_MAX)));
             core.wait.thread_woke();
+            pause = Pause::default();
         }
     }
 

@@ -10,8 +10,9 @@ use std::time::Duration;
 
 use super::buffer::{Buffer, Tickets};
 use super::core::{Core, Ring, RoomMade, Sleeper, Wish};
-use super::credit::{Credits, Part};
+use super::credit::Credits;
 use super::lock::{self, Condvar, Mutex, MutexGuard};
+use super::part::Part;
 use super::{Overflow, PRODUCERS_MAX, Stats};
 use crate::clock::Clock;
 

@@ -24,7 +24,7 @@ pub(super) mod testing {
 }
 pub(super) use lane::Lane;
 use ring::Cursor;
-pub(super) use ring::{Entry, Ring, give_room_back};
+pub(super) use ring::{Entry, KEPT_ITEMS, Ring};
 pub use share::GUARANTEED_RATIO;
 use share::{Flow, Shares};
 use spill::Spill;
@@ -200,12 +200,14 @@ impl<T> Core<T> {
         Arc::clone(&self.producers[producer].lane)
     }
 
-    /// Its senders may turn away by themselves when not even a value without weight would get in.
-    fn note_full(&mut self, producer: usize) {
-        if !self.shares.admits(&self.flows, self.used, producer, 0) {
+    /// When not even a value without weight would get in, its senders may turn away by themselves; whether that is so.
+    pub(super) fn note_full(&mut self, producer: usize) -> bool {
+        let is_full = !self.shares.admits(&self.flows, self.used, producer, 0);
+        if is_full {
             self.producers[producer].lane.turn_away(self.shares.largest_bytes().saturating_add(1));
             self.is_any_full = true;
         }
+        is_full
     }
 
     /// Something has changed: everybody may try again.
@@ -220,7 +222,7 @@ impl<T> Core<T> {
         for producer in 0..self.producers.len() {
             let turned_away = self.producers[producer].lane.fetch();
             if turned_away == Tally::default() {
-            } else if self.policy == Policy::Reject {
+            } else if matches!(self.policy, Policy::Reject | Policy::Wait) {
                 self.producers[producer].refused[Refusal::Full as usize] += turned_away;
             } else {
                 self.note_drop(producer, DropReason::Full, turned_away, now);
@@ -265,13 +267,7 @@ impl<T> Core<T> {
     fn push(&mut self, value: T, bytes: u64, producer: usize, at: Duration) {
         self.flows[producer].accepted.add_one(bytes);
         self.used.add_one(bytes);
-        self.ring.push(Entry {
-            value: Some(value),
-            bytes,
-            at_ms: milliseconds(at),
-            producer: producer as u32,
-            ticket: 0,
-        });
+        self.ring.push(Entry { value: Some(value), bytes, at_ms: milliseconds(at), producer: producer as u32 });
     }
 
     fn offer_otherwise(

@@ -19,8 +19,6 @@ pub(in crate::queue) struct Entry<T> {
     /// When it came, in milliseconds; wraps after 49 days.
     pub(in crate::queue) at_ms: u32,
     pub(in crate::queue) producer: u32,
-    /// Its place among what lies in several buffers.
-    pub(in crate::queue) ticket: u32,
 }
 
 pub(in crate::queue) struct Ring<T> {
@@ -147,7 +145,7 @@ impl<T> Ring<T> {
 
     #[cfg(all(test, not(loom)))]
     pub(in crate::queue) fn push_for_test(&mut self, value: T, producer: usize) {
-        self.push(Entry { value: Some(value), bytes: 1, at_ms: 0, producer: producer as u32, ticket: 0 });
+        self.push(Entry { value: Some(value), bytes: 1, at_ms: 0, producer: producer as u32 });
     }
 }
 
@@ -179,7 +177,7 @@ impl Cursors {
 }
 
 /// After a burst that is over: room for four times what was used is too much.
-pub(in crate::queue) fn give_room_back<T>(empty: &mut VecDeque<T>, used: usize) {
+fn give_room_back<T>(empty: &mut VecDeque<T>, used: usize) {
     if empty.capacity() > KEPT_ITEMS && used < empty.capacity() / 4 {
         empty.shrink_to(used.max(KEPT_ITEMS));
     }

@@ -33,6 +33,45 @@ fn sleepers(sender: &Sender<Load>) -> usize {
 }
 
 #[test]
+fn who_does_not_wait_is_refused_while_another_does_and_nothing_is_a_drop() {
+    let (sender, mut receiver) = bounded(limits(1, 99), WhenFull::WaitUntil(PATIENCE));
+    sender.send(load(0, 1)).expect("room");
+    let waiting = thread::spawn({
+        let sender = sender.clone();
+        move || sender.send(load(1, 1))
+    });
+    while sleepers(&sender) == 0 {
+        thread::yield_now();
+    }
+    assert_eq!(sender.try_send(load(2, 3)).map_err(|error| error.refusal), Err(Refusal::Full));
+    let total = sender.stats().total();
+    assert_eq!(total.refused_for(Refusal::Full), tally(1, 3));
+    assert_eq!(total.dropped_for(DropReason::Full), tally(0, 0));
+    assert_eq!(receiver.recv(), Some(load(0, 1)));
+    assert_eq!(waiting.join().expect("no panic").ok(), Some(Sent::Queued));
+    assert_eq!(receiver.recv(), Some(load(1, 1)));
+}
+
+#[test]
+fn many_that_wait_in_a_small_queue_lose_nothing_and_keep_their_order() {
+    let (first, mut receiver) = bounded(limits(8, 1_000), WhenFull::WaitUntil(PATIENCE));
+    let senders: Vec<_> = (0..4).map(|n| first.named(&n.to_string())).collect();
+    drop(first);
+    let threads: Vec<_> = (0..4)
+        .zip(senders)
+        .map(|(n, sender)| thread::spawn(move || (0..500).all(|id| sender.send(load(n * 1_000 + id, 1)).is_ok())))
+        .collect();
+    let mut next = [0, 1_000, 2_000, 3_000];
+    while let Some(Load { id, .. }) = receiver.recv() {
+        let next = &mut next[(id / 1_000) as usize];
+        assert_eq!(id, *next, "each in its order");
+        *next += 1;
+    }
+    assert!(threads.into_iter().all(|thread| thread.join().expect("no panic")));
+    assert_eq!(next, [500, 1_500, 2_500, 3_500]);
+}
+
+#[test]
 fn a_thread_waits_for_room_and_is_woken_by_whatever_leaves_or_ends() {
     type Free = fn(&mut Receiver<Load>);
     let ways: [(&str, Free, bool); 3] = [
