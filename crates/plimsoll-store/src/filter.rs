@@ -21,7 +21,7 @@
 //! lowest bit up, zeros at the end.
 //!
 //! What a filter says no to is not in its chunk. A filter that cannot be read says yes. Memory while a chunk is sealed: 8 to 16 bytes a
-//! distinct token, at most 4 MiB; a chunk with more than [`MAX_TOKENS`] has no filter.
+//! distinct token, at most 2 MiB, 3 while it grows; a chunk with more than [`MAX_TOKENS`] has no filter.
 
 /// Shorter tokens are not stored: there are so few that every chunk has them.
 pub(crate) const MIN_TOKEN_BYTES: usize = 3;

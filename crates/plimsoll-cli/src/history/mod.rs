@@ -1,5 +1,5 @@
 //! The figures of one program over days: a line a minute (about 80 bytes, 115 KB a day; 330 KB where all [`named::NAMED_MAX`] names
-//! are told) in `DIR/NAME/history.log`, at most two files of [`FILE_BYTES_MAX`] (2 MiB), so a week and more. Written by a thread of its own (`keeper`) with one `write` a line; a kill leaves at most
+//! are told) in `DIR/NAME/history.log`, at most two files of [`FILE_BYTES_MAX`] (2 MiB), so six days and more. Written by a thread of its own (`keeper`) with one `write` a line; a kill leaves at most
 //! a torn last line, which is not read. A disk that refuses is counted, and the line is lost.
 //!
 //! ```text

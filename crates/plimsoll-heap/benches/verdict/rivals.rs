@@ -10,7 +10,7 @@ pub(crate) const RULES: [Rule; 6] = [
     ("strictly monotone", monotone),
     ("regression, R² ≥ 0.8", regression),
     ("Mann–Kendall, p < .05", mann_kendall),
-    ("the seed's rule, 10 MB/h", seed_rule),
+    ("the incident's rule, 10 MB/h", seed_rule),
     ("composite, 30-min medians", composite),
 ];
 

@@ -53,7 +53,7 @@ const CHANCE_PART: u64 = 25;
 /// A change of stores or base by this part ends being stuck.
 const MOVED_PART: f64 = 0.1;
 
-/// What the law remembers; about 4 KiB. Begin with `LawState::default()`.
+/// What the law remembers; about 6 KiB. Begin with `LawState::default()`.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct LawState {
     history: History,

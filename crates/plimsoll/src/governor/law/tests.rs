@@ -21,7 +21,6 @@ struct Governed {
     /// The largest part of what was held that one order asked for.
     largest_part: f64,
     purges: u32,
-    last_stuck: bool,
     stuck_ticks: u32,
     /// What is in flight in truth, at most, beyond what the stores hold above the mark.
     most_in_flight: u64,
@@ -40,7 +39,6 @@ impl Governed {
             ordered_total: 0,
             largest_part: 0.0,
             purges: 0,
-            last_stuck: false,
             stuck_ticks: 0,
             most_in_flight: 0,
         }
@@ -60,10 +58,6 @@ impl Governed {
         self.ordered_total += want.evict_bytes;
         assert_eq!(want.ordered_bytes_total, self.ordered_total);
         self.most_in_flight = self.most_in_flight.max(want.in_flight_bytes + want.evict_bytes);
-        if std::env::var("DBG").is_ok() && (want.evict_bytes > 0 || want.purge || want.stuck != self.last_stuck) {
-            eprintln!("{:?} used {:.2} {:?}", seen.at, self.used_points(), want);
-        }
-        self.last_stuck = want.stuck;
         self.purges += u32::from(want.purge);
         self.stuck_ticks += u32::from(want.stuck);
         if want.purge {
