@@ -141,6 +141,7 @@ impl Capture {
             excluded,
             agents,
             learnt: None,
+            attributed: false,
         };
         let thread =
             std::thread::Builder::new().name("capture".into()).stack_size(STACK_BYTES).spawn(move || context.work())?;
@@ -175,6 +176,8 @@ struct Context {
     excluded: Excluded,
     agents: Option<Agents>,
     learnt: Option<Learnt>,
+    /// Memory of the program is put down to a capture.
+    attributed: bool,
 }
 
 impl Context {
@@ -230,7 +233,8 @@ impl Context {
     }
 
     /// So much of what the program holds is a capture's.
-    fn attribute(&self, bytes: u64) {
+    fn attribute(&mut self, bytes: u64) {
+        self.attributed = bytes > 0;
         self.shared.attribute(bytes);
         self.desk.show(|view| view.attributed_bytes = bytes);
     }

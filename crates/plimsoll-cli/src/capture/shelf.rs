@@ -119,10 +119,10 @@ impl Shelf {
         self.dir.join("reports")
     }
 
-    /// Puts a finished file into its place, 0600. Returns what it is now.
+    /// Puts a finished file into its place, 0600; one of another filesystem is copied into `tmp/` first. Returns what it is now.
     ///
     /// # Errors
-    /// The path and what the system says; an empty file is an error, too: no runtime has a heap of nothing.
+    /// The path and what the system says; an empty file is an error, too: no runtime has a heap of nothing. The file is where it was.
     pub(crate) fn put(
         &self,
         finished: &Path,
@@ -140,8 +140,48 @@ impl Shelf {
         let path = self.dir.join(format!("{id}.{}", format.extension()));
         let private = std::fs::Permissions::from_mode(0o600);
         std::fs::set_permissions(finished, private).map_err(|e| format!("{}: {e}", finished.display()))?;
-        std::fs::rename(finished, &path).map_err(|e| format!("cannot rename to {}: {e}", path.display()))?;
+        match std::fs::rename(finished, &path) {
+            Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
+                self.fetch(finished, &path)
+                    .map_err(|e| format!("cannot copy {} to {}: {e}", finished.display(), path.display()))?;
+            }
+            renamed => renamed.map_err(|e| format!("cannot rename to {}: {e}", path.display()))?,
+        }
         Ok(Item { id, unix_ms, trigger, pid, file: Some((format, path, bytes)), digest: None })
+    }
+
+    /// What a rename does, from another filesystem: whole under `path`, or not there.
+    fn fetch(&self, finished: &Path, path: &Path) -> io::Result<()> {
+        use std::os::unix::fs::OpenOptionsExt as _;
+        let part = self.tmp().join("fetched.part");
+        let copied = || {
+            let mut from = std::fs::File::open(finished)?;
+            let mut to = std::fs::File::options().write(true).create(true).truncate(true).mode(0o600).open(&part)?;
+            io::copy(&mut from, &mut to)?;
+            to.sync_all()?;
+            std::fs::rename(&part, path)?;
+            std::fs::remove_file(finished)
+        };
+        copied().inspect_err(|_| {
+            std::fs::remove_file(&part).ok();
+        })
+    }
+
+    /// Takes a capture off the shelf, its digest with it.
+    ///
+    /// # Errors
+    /// The path and what the system says; what is not there is no error.
+    pub(crate) fn remove(&self, item: &Item) -> Result<(), String> {
+        let file = item.file.iter().map(|(_, path, _)| path.clone());
+        for path in file.chain([self.digest_path(item)]) {
+            match std::fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(format!("cannot remove {}: {error}", path.display()));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     /// Saves a report, and removes the oldest beyond [`REPORTS_KEPT`]. Returns its path.
@@ -357,6 +397,33 @@ mod tests {
         assert_eq!(std::fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o600);
         std::fs::write(&finished, "").unwrap();
         assert!(shelf.put(&finished, Format::Smaps, 1, Trigger::Asked, 1).unwrap_err().contains("empty"));
+    }
+
+    #[test]
+    fn a_file_of_another_filesystem_is_put_whole_and_moved_as_one_of_the_same() {
+        use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+        let (dir, Ok(other)) = (tempfile::tempdir().unwrap(), tempfile::tempdir_in("/dev/shm")) else {
+            eprintln!("skipped: no /dev/shm here");
+            return;
+        };
+        let device = |path: &Path| std::fs::metadata(path).unwrap().dev();
+        if device(dir.path()) == device(other.path()) {
+            eprintln!("skipped: /dev/shm is where temporary files are");
+            return;
+        }
+        let shelf = Shelf::new(dir.path().join("heap"), Keep::default());
+        shelf.make().unwrap();
+        let finished = other.path().join("Heap.1.2.7.0.001.heapsnapshot");
+        std::fs::write(&finished, "{}").unwrap();
+        let put = shelf.put(&finished, Format::V8Snapshot, 1_700_000_000_000, Trigger::Asked, 7).unwrap();
+        let (_, path, bytes) = put.file.clone().unwrap();
+        assert_eq!((bytes, std::fs::metadata(&path).unwrap().permissions().mode() & 0o777), (2, 0o600));
+        assert!(!finished.exists(), "nothing stays where the operator has it written to");
+        assert_eq!(std::fs::read_dir(shelf.tmp()).unwrap().count(), 0);
+        std::fs::write(shelf.digest_path(&put), "d").unwrap();
+        shelf.remove(&put).unwrap();
+        shelf.remove(&put).unwrap();
+        assert_eq!(shelf.items().unwrap(), []);
     }
 
     #[test]

@@ -14,7 +14,7 @@ use plimsoll_heap::format::Format;
 use super::due::Trigger;
 use super::env::{self, NodeSetup};
 use super::mode::{self, Method, Runtime};
-use super::preflight::{self, Cleared, Objects, Room};
+use super::preflight::{self, Objects, Room};
 use super::shelf::{Item, free_bytes};
 use super::wait::Pause as _;
 use super::{Context, Learnt, jemalloc, jvm, node, pprof, smaps, wait};
@@ -42,6 +42,13 @@ struct Target {
     life: u64,
 }
 
+/// What a capture is taken for, and of whom.
+struct Job {
+    trigger: Trigger,
+    unix_ms: u64,
+    target: Target,
+}
+
 /// Why a method gave nothing.
 enum Nothing {
     /// It was not safe.
@@ -52,14 +59,22 @@ enum Nothing {
 
 /// Takes one capture for `trigger` and tells what became of it.
 pub(super) fn one(context: &mut Context, trigger: Trigger) -> CaptureView {
+    at(context, trigger, u64::try_from(wall().as_millis()).unwrap_or(u64::MAX))
+}
+
+/// As [`one`], taken at `unix_ms`.
+fn at(context: &mut Context, trigger: Trigger, unix_ms: u64) -> CaptureView {
     let started = MonotonicClock.now();
-    let unix_ms = u64::try_from(wall().as_millis()).unwrap_or(u64::MAX);
     let mut view =
-        CaptureView { at_unix: wall().as_secs_f64(), trigger: trigger.as_str().into(), ..CaptureView::default() };
+        CaptureView { at_unix: unix_ms as f64 / 1000.0, trigger: trigger.as_str().into(), ..CaptureView::default() };
     let outcome = prepare(context).and_then(|()| target(context)).and_then(|target| {
         view.pid = target.pid.unsigned_abs();
-        attempt(context, trigger, unix_ms, &target, &mut view)
+        attempt(context, &Job { trigger, unix_ms, target }, &mut view)
     });
+    // The one way out of everything that puts memory down to a capture.
+    if context.attributed {
+        settle(context, &mut view);
+    }
     view.seconds = MonotonicClock.now().saturating_sub(started).as_secs_f64();
     if let Err(why) = outcome {
         view.failed = Some(why);
@@ -116,27 +131,14 @@ fn runtime(pid: i32) -> Runtime {
 }
 
 /// Tries the methods in order; the first that works is the capture.
-fn attempt(
-    context: &mut Context,
-    trigger: Trigger,
-    unix_ms: u64,
-    target: &Target,
-    view: &mut CaptureView,
-) -> Result<(), String> {
+fn attempt(context: &mut Context, job: &Job, view: &mut CaptureView) -> Result<(), String> {
     let mut told = Vec::new();
-    for method in mode::methods(&context.mode, target.runtime, target.connected, trigger) {
-        let (name, why) = match by(context, method, target) {
-            Ok((file, format, cleared)) => {
-                let item = context.shelf.put(&file, format, unix_ms, trigger, target.pid)?;
-                view.id.clone_from(&item.id);
-                view.method = method.as_str().into();
-                view.bytes = item.file.as_ref().map_or(0, |(.., bytes)| *bytes);
+    for method in mode::methods(&context.mode, job.target.runtime, job.target.connected, job.trigger) {
+        let taken = by(context, method, &job.target).and_then(|taken| shelve(context, method, job, taken, view));
+        let (name, why) = match taken {
+            Ok(()) => {
+                told.append(&mut view.notes);
                 view.notes = told;
-                context.taken(method);
-                digest(context, &item, target, view);
-                if cleared.is_some() {
-                    settle(context, view);
-                }
                 return Ok(());
             }
             Err(Nothing::Refused(why)) => {
@@ -150,7 +152,7 @@ fn attempt(
         };
         let text = format!("{} {name}: {why}", method.as_str());
         // A program that is still starting fails its first tests; that is not worth a word yet.
-        if trigger != Trigger::Start || name == "refused" {
+        if job.trigger != Trigger::Start || name == "refused" {
             context.shared.warn(&format!("heap: {text}"));
         }
         told.push(text);
@@ -158,12 +160,33 @@ fn attempt(
     Err(told.join("; "))
 }
 
-type Taken = (PathBuf, Format, Option<Cleared>);
+/// Puts what a method gave onto the shelf, and makes its digest. What cannot be put there is removed: where it lies it would stay.
+fn shelve(
+    context: &mut Context,
+    method: Method,
+    job: &Job,
+    (file, format): Taken,
+    view: &mut CaptureView,
+) -> Result<(), Nothing> {
+    let put = context.shelf.put(&file, format, job.unix_ms, job.trigger, job.target.pid);
+    let item = put.map_err(|why| {
+        std::fs::remove_file(&file).ok();
+        Nothing::Failed(why)
+    })?;
+    view.id.clone_from(&item.id);
+    view.method = method.as_str().into();
+    view.bytes = item.file.as_ref().map_or(0, |(.., bytes)| *bytes);
+    context.taken(method);
+    digest(context, &item, &job.target, view);
+    Ok(())
+}
+
+type Taken = (PathBuf, Format);
 
 fn by(context: &mut Context, method: Method, target: &Target) -> Result<Taken, Nothing> {
     let out = context.shelf.tmp().join(format!("{}.part", method.as_str()));
     let done = |result: Result<(), String>, format| match result {
-        Ok(()) => Ok((out.clone(), format, None)),
+        Ok(()) => Ok((out.clone(), format)),
         Err(why) => {
             std::fs::remove_file(&out).ok();
             Err(Nothing::Failed(why))
@@ -185,7 +208,7 @@ fn by(context: &mut Context, method: Method, target: &Target) -> Result<Taken, N
             _ => Err(Nothing::Failed("no URL was given".into())),
         },
         Method::Jemalloc => match jemalloc::newest(&context.shelf.tmp(), target.pid) {
-            Ok(path) => Ok((path, Format::Jemalloc, None)),
+            Ok(path) => Ok((path, Format::Jemalloc)),
             Err(why) => Err(Nothing::Failed(why)),
         },
         Method::Smaps => done(smaps::copy(target.pid, &out), Format::Smaps),
@@ -197,7 +220,11 @@ fn v8(context: &mut Context, target: &Target) -> Result<Taken, Nothing> {
     let setup = setup(target.pid).map_err(Nothing::Failed)?;
     let objects = objects(context, target);
     let room = room(target.pid, &setup.dir).map_err(Nothing::Failed)?;
-    let room = Room { kept_bytes: context.shared.budget().1 / 4, ..room };
+    let shelf = context.shelf.tmp();
+    // Where the runtime writes elsewhere, what it wrote comes here from there.
+    let shelf_bytes = free_bytes(&shelf).map_err(|error| Nothing::Failed(format!("{}: {error}", shelf.display())))?;
+    let disk_bytes = room.disk_bytes.min(shelf_bytes);
+    let room = Room { kept_bytes: context.shared.budget().1 / 4, disk_bytes, ..room };
     let cleared = preflight::judge(objects, target.anon_bytes, room).map_err(Nothing::Refused)?;
     context.shared.tell(
         "heap",
@@ -211,7 +238,7 @@ fn v8(context: &mut Context, target: &Target) -> Result<Taken, Nothing> {
     );
     context.attribute(cleared.need_bytes);
     match node::snapshot(target.pid, &setup, node::Patience::default(), &*context.desk) {
-        Ok(path) => Ok((path, Format::V8Snapshot, Some(cleared))),
+        Ok(path) => Ok((path, Format::V8Snapshot)),
         Err(why) => {
             context.attribute(0);
             Err(Nothing::Failed(why))
@@ -359,15 +386,4 @@ fn settle(context: &mut Context, view: &mut CaptureView) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_runtime_is_known_by_its_program() {
-        let mut sleeper = Command::new("sleep").arg("60").spawn().unwrap();
-        assert_eq!(runtime(i32::try_from(sleeper.id()).unwrap()), Runtime::Other);
-        assert_eq!(runtime(i32::MAX), Runtime::Other);
-        sleeper.kill().unwrap();
-        sleeper.wait().unwrap();
-    }
-}
+mod tests;
