@@ -182,12 +182,12 @@ struct Context {
 
 impl Context {
     fn work(&mut self) {
-        self.keep();
+        self.keep("");
         let clock = MonotonicClock;
         while let Some((trigger, ticket)) = self.desk.next(&|| clock.now()) {
             let view = take::one(self, trigger);
             self.tell(trigger, &view);
-            self.keep();
+            self.keep(&view.id);
             let again = self.desk.done(trigger, ticket, view.clone(), clock.now(), self.shared.charged_bytes());
             if let Some(why) = view.failed.filter(|_| trigger == Trigger::Start && !again) {
                 self.shared.stand(&format!("heap captures do not work: {why}"));
@@ -215,13 +215,13 @@ impl Context {
         }
     }
 
-    /// Keeps the shelf within its bounds, and shows what is on it.
-    fn keep(&mut self) {
+    /// Keeps the shelf within its bounds, `taken` in any case, and shows what is on it.
+    fn keep(&mut self, taken: &str) {
         if self.mode == Mode::Jemalloc {
             jemalloc::tidy(&self.shelf.tmp());
         }
         let now = u64::try_from(wall().as_millis()).unwrap_or(u64::MAX);
-        match self.shelf.retain(now) {
+        match self.shelf.retain(now, taken) {
             Ok((removed, _)) => self.desk.show(|view| view.removed_total += removed),
             Err(why) => self.shared.warn(&format!("heap: {why}")),
         }
