@@ -10,6 +10,7 @@
 
 mod agent;
 mod desk;
+mod digest;
 pub(crate) mod due;
 mod env;
 mod jemalloc;
@@ -141,6 +142,7 @@ impl Capture {
             excluded,
             agents,
             learnt: None,
+            own: PathBuf::from("/proc/self/exe"),
             attributed: false,
         };
         let thread =
@@ -176,6 +178,8 @@ struct Context {
     excluded: Excluded,
     agents: Option<Agents>,
     learnt: Option<Learnt>,
+    /// The binary that makes digests: this one.
+    own: PathBuf,
     /// Memory of the program is put down to a capture.
     attributed: bool,
 }

@@ -1,7 +1,6 @@
 //! One capture from beginning to end: whom, how, whether it is safe, where it goes; then its digest. On the capture thread.
 
 use std::path::PathBuf;
-use std::process::Command;
 use std::time::Duration;
 
 use plimsoll::clock::{Clock as _, MonotonicClock, wall};
@@ -15,31 +14,27 @@ use super::due::Trigger;
 use super::env::{self, NodeSetup};
 use super::mode::{self, Method, Runtime};
 use super::preflight::{self, Objects, Room};
-use super::shelf::{Item, free_bytes};
+use super::shelf::free_bytes;
 use super::wait::Pause as _;
-use super::{Context, Learnt, jemalloc, jvm, node, pprof, smaps, wait};
+use super::{Context, Learnt, digest, jemalloc, jvm, node, pprof, smaps};
 use crate::snapshot::CaptureView;
 
 /// How long a program may take to answer over the socket: writing a profile takes 20 to 40 ms.
 const ANSWER: Duration = Duration::from_secs(10);
-/// How long a digest may take.
-const DIGEST: Duration = Duration::from_secs(300);
-/// What a digest of a V8 snapshot needs, as a part of the file, and beside it.
-const DIGEST_RATIO: f64 = 0.9;
-const DIGEST_FIXED_BYTES: u64 = 32 << 20;
 /// How long memory may take to come back after a full snapshot before the rest is called kept by the runtime.
 const SETTLE: Duration = Duration::from_secs(60);
 const SETTLE_LOOK: Duration = Duration::from_millis(500);
 
 /// Whom a capture is of.
-struct Target {
-    pid: i32,
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Target {
+    pub(super) pid: i32,
     runtime: Runtime,
     connected: bool,
-    anon_bytes: u64,
-    resident_bytes: u64,
+    pub(super) anon_bytes: u64,
+    pub(super) resident_bytes: u64,
     /// Pid and start time in one number: no other life of any program has it on this machine.
-    life: u64,
+    pub(super) life: u64,
 }
 
 /// What a capture is taken for, and of whom.
@@ -160,7 +155,8 @@ fn attempt(context: &mut Context, job: &Job, view: &mut CaptureView) -> Result<(
     Err(told.join("; "))
 }
 
-/// Puts what a method gave onto the shelf, and makes its digest. What cannot be put there is removed: where it lies it would stay.
+/// Puts what a method gave onto the shelf, and makes its digest. What cannot be put there or read is removed: it would pass for a
+/// capture, or lie for ever where nobody looks after it.
 fn shelve(
     context: &mut Context,
     method: Method,
@@ -173,11 +169,21 @@ fn shelve(
         std::fs::remove_file(&file).ok();
         Nothing::Failed(why)
     })?;
-    view.id.clone_from(&item.id);
+    view.notes = digest::make(context, &item, &job.target).map_err(|why| match context.shelf.remove(&item) {
+        Ok(()) => Nothing::Failed(why),
+        Err(left) => Nothing::Failed(format!("{why}; {left}")),
+    })?;
+    if let Some((format, file, bytes)) = &item.file {
+        if *format == Format::V8Snapshot
+            && let Some(objects) = node::objects(file)
+        {
+            context.learnt = Some(Learnt { pid: job.target.pid, objects, anon_bytes: job.target.anon_bytes });
+        }
+        view.bytes = *bytes;
+    }
+    view.id = item.id;
     view.method = method.as_str().into();
-    view.bytes = item.file.as_ref().map_or(0, |(.., bytes)| *bytes);
     context.taken(method);
-    digest(context, &item, &job.target, view);
     Ok(())
 }
 
@@ -273,7 +279,11 @@ fn objects(context: &mut Context, target: &Target) -> Objects {
     }
 }
 
-fn room(pid: i32, dir: &std::path::Path) -> Result<Room, String> {
+/// What may still be taken of the memory that `pid` lives in, and of the disk of `dir`.
+///
+/// # Errors
+/// What cannot be read.
+pub(super) fn room(pid: i32, dir: &std::path::Path) -> Result<Room, String> {
     let root = Root::default();
     let limits = limit::discover(&root, pid);
     let available = host::read(&root).map_err(|why| format!("the machine's memory cannot be read: {why}"))?;
@@ -289,75 +299,6 @@ fn room(pid: i32, dir: &std::path::Path) -> Result<Room, String> {
     };
     let disk_bytes = free_bytes(dir).map_err(|error| format!("{}: {error}", dir.display()))?;
     Ok(Room { headroom_bytes, limit_bytes, kept_bytes: 0, disk_bytes })
-}
-
-/// What is kept of the capture when its file has gone, made by a process of its own, niced, where there is room for it.
-fn digest(context: &mut Context, item: &Item, target: &Target, view: &mut CaptureView) {
-    let Some((format, file, bytes)) = &item.file else { return };
-    if *format == Format::V8Snapshot {
-        if let Some(objects) = node::objects(file) {
-            context.learnt = Some(Learnt { pid: target.pid, objects, anon_bytes: target.anon_bytes });
-        }
-        let own = rustix::process::getpid().as_raw_nonzero().get();
-        let need = (*bytes as f64 * DIGEST_RATIO) as u64 + DIGEST_FIXED_BYTES;
-        match room(own, &context.shelf.tmp()) {
-            Ok(room) if room.headroom_bytes > need => {}
-            Ok(room) => {
-                view.notes.push(format!(
-                    "no digest: it needs {}, and {} are free; see it elsewhere: plimsoll heap top {}",
-                    units::size(need),
-                    units::size(room.headroom_bytes),
-                    file.display()
-                ));
-                context.desk.show(|view| *view.refused_total.entry("digest".into()).or_default() += 1);
-                return;
-            }
-            Err(why) => view.notes.push(why),
-        }
-    }
-    let made = context.shelf.digest_path(item);
-    let mut command = Command::new("/proc/self/exe");
-    command.args(["heap", "digest"]).arg(file).arg("--out").arg(&made);
-    command.args(["--at-ms", &item.unix_ms.to_string(), "--life", &target.life.to_string()]);
-    command.args([
-        "--total",
-        &format!("rss={}", target.resident_bytes),
-        "--total",
-        &format!("anon={}", target.anon_bytes),
-    ]);
-    if *format == Format::V8Snapshot {
-        command.arg("--compress");
-    }
-    if matches!(format, Format::Jemalloc | Format::Pprof) {
-        // Its own files while it runs, whatever lies at their paths by now and wherever its root is.
-        command.arg("--binary").arg(format!("/proc/{}/exe", target.pid));
-        command.arg("--root").arg(format!("/proc/{}/root", target.pid));
-    }
-    command.stdout(std::process::Stdio::null());
-    let errors = context.shelf.tmp().join("digest.err");
-    if let Ok(file) = std::fs::File::create(&errors) {
-        command.stderr(file);
-    }
-    let ran = wait::run(command, DIGEST, &context.excluded, &*context.desk);
-    let digest = crate::supervise::files::read_bounded(&made).ok();
-    match digest.map(|bytes| plimsoll_heap::digest::Digest::read(&bytes[..])) {
-        Some(Ok(_)) => {}
-        _ => {
-            let said = crate::supervise::files::read_bounded(&errors).unwrap_or_default();
-            // Warnings come first, then what ended it, then perhaps a hint.
-            let said = String::from_utf8_lossy(&said);
-            let said =
-                said.lines().rev().find_map(|line| line.strip_prefix("plimsoll: ")).unwrap_or_default().to_owned();
-            let why = ran.err().unwrap_or(said);
-            view.notes.push(format!("no digest: {why}"));
-            context.desk.show(|view| *view.failed_total.entry("digest".into()).or_default() += 1);
-            if *format == Format::V8Snapshot {
-                // A snapshot that cannot be read is no snapshot.
-                view.failed = Some(format!("the snapshot cannot be read: {why}"));
-            }
-        }
-    }
-    std::fs::remove_file(&errors).ok();
 }
 
 /// Waits until what the snapshot grew by has come back; what has not is kept by the runtime, and said.
