@@ -141,7 +141,7 @@ fn a_page_where_a_profile_was_expected_is_a_failed_capture_and_a_cheaper_one_is_
     std::thread::spawn(move || {
         for mut stream in listener.incoming().flatten() {
             let page = "<html>It works</html>";
-            stream.read(&mut [0; 1024]).unwrap();
+            assert!(stream.read(&mut [0; 1024]).unwrap() > 0);
             write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{page}", page.len()).unwrap();
         }
     });
