@@ -93,16 +93,17 @@ impl Shelf {
         Ok(())
     }
 
-    /// Removes what was never finished. Says how many files that were.
+    /// Removes what was never finished, but nothing of a name that `is_kept`. Says how many files that were.
     ///
     /// # Errors
     /// The path and what the system says.
-    pub(crate) fn clean(&self) -> Result<u64, String> {
+    pub(crate) fn clean(&self, is_kept: &dyn Fn(&str) -> bool) -> Result<u64, String> {
         let mut removed = 0;
         let failed = |error| format!("cannot read {}: {error}", self.tmp().display());
         for entry in std::fs::read_dir(self.tmp()).map_err(failed)?.take(ENTRIES_MAX) {
             let entry = entry.map_err(failed)?;
-            if entry.file_type().is_ok_and(|kind| kind.is_file()) {
+            let is_kept = entry.file_name().to_str().is_some_and(is_kept);
+            if !is_kept && entry.file_type().is_ok_and(|kind| kind.is_file()) {
                 let path = entry.path();
                 std::fs::remove_file(&path).map_err(|error| format!("cannot remove {}: {error}", path.display()))?;
                 removed += 1;
@@ -323,9 +324,9 @@ mod tests {
         let shelf = Shelf::new(dir.path().join("heap"), Keep::default());
         assert_eq!(shelf.items().unwrap(), [], "no directory is an empty shelf");
         shelf.make().unwrap();
-        assert_eq!(shelf.clean().unwrap(), 0);
+        assert_eq!(shelf.clean(&|_| false).unwrap(), 0);
         std::fs::write(shelf.tmp().join("half.heapsnapshot"), "{\"snapshot\":").unwrap();
-        assert_eq!(shelf.clean().unwrap(), 1);
+        assert_eq!(shelf.clean(&|_| false).unwrap(), 1);
         let finished = shelf.tmp().join("x");
         std::fs::write(&finished, "whole").unwrap();
         let put = shelf.put(&finished, Format::Smaps, 1_700_000_000_000, Trigger::HighWater, 4711).unwrap();

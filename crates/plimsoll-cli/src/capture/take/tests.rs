@@ -69,6 +69,8 @@ impl Program {
             agents: None,
             learnt: None,
             own: script(dir, "own", WELL),
+            patience: node::Patience::default(),
+            late: None,
             attributed: false,
         }
     }
@@ -157,4 +159,60 @@ fn what_cannot_be_read_has_failed_and_leaves_nothing_and_what_could_not_be_looke
         let kept = names(&dir.path().join("heap")).iter().any(|name| name.ends_with(".heapsnapshot"));
         assert_eq!(kept, is_kept, "{said}");
     }
+}
+
+#[test]
+fn a_snapshot_that_begins_late_is_waited_for_and_asked_for_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let (heap, name) = (dir.path().join("heap"), "Heap.20261126.130501.$$.0.001.heapsnapshot");
+    let tmp = heap.join("tmp");
+    std::fs::create_dir_all(&tmp).unwrap();
+    let until = |file: &str| format!("while [ ! -e {}/{file} ]; do sleep 0.02; done", dir.path().display());
+    let on_signal = format!(
+        "echo x >> {}/signals; {}; printf {{ > {name}; {}; echo }} >> {name}",
+        dir.path().display(),
+        until("begin"),
+        until("end")
+    );
+    let program = Program::node(dir.path(), &tmp, &on_signal);
+    let mut context = program.context(dir.path(), Mode::Auto);
+    context.patience.appear = Duration::from_millis(300);
+    let go = |step: &str| std::fs::write(dir.path().join(step), "").unwrap();
+
+    let view = at(&mut context, Trigger::Asked, 1_700_000_000_000);
+    assert_eq!(view.method, "smaps", "the cheap one at once: {view:?}");
+    assert!(view.notes[0].contains("began no snapshot within 0 s"), "{view:?}");
+    let attributed = context.desk.view().attributed_bytes;
+    assert!(context.attributed && attributed > 0, "what it is going to grow by is the snapshot's");
+    assert_eq!(full::late(&mut context), None);
+
+    // It begins. Whoever asks meanwhile neither asks it again nor removes what it writes.
+    go("begin");
+    while !names(&tmp).iter().any(|name| name.ends_with(".heapsnapshot")) {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let view = at(&mut context, Trigger::Asked, 1_700_000_001_000);
+    assert!(view.method == "smaps" && view.notes[0].contains("a second one is not asked for"), "{view:?}");
+    assert_eq!(context.desk.view().attributed_bytes, attributed);
+    go("end");
+    let view = full::late(&mut context).unwrap();
+    assert_eq!((view.method.as_str(), view.trigger.as_str(), &view.failed), ("v8-snapshot", "asked", &None));
+    assert!(view.notes.len() == 1 && view.notes[0].starts_with("begun late"), "{view:?}");
+    assert!(names(&heap).contains(&format!("{}.heapsnapshot", view.id)), "{:?}", names(&heap));
+    assert_eq!((context.attributed, context.desk.view().attributed_bytes), (false, 0));
+    assert_eq!(std::fs::metadata(dir.path().join("signals")).unwrap().len(), 2, "one signal");
+}
+
+#[test]
+fn a_snapshot_that_is_late_ends_with_its_process() {
+    let (dir, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let program = Program::node(dir.path(), out.path(), ":");
+    let mut context = program.context(dir.path(), Mode::Auto);
+    context.patience.appear = Duration::ZERO;
+    at(&mut context, Trigger::Asked, 1_700_000_000_000);
+    assert!(context.late.is_some() && context.attributed);
+    drop(program);
+    assert_eq!(full::late(&mut context), None);
+    assert!(context.late.is_none() && !context.attributed);
+    assert_eq!(context.desk.view().attributed_bytes, 0);
 }
