@@ -120,10 +120,11 @@ fn target(context: &mut Context) -> Result<Target, String> {
 fn runtime(pid: i32) -> Runtime {
     let exe = std::fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
     let name = exe.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-    match name {
+    // One that was upgraded on disk runs on as what it was.
+    match crate::supervise::files::without_deleted(name) {
         "java" => Runtime::Jvm,
         // node, nodejs, node-20, node20: what follows the word is a version.
-        _ if name.strip_prefix("node").is_some_and(|rest| !rest.contains(|c: char| c.is_ascii_lowercase()))
+        name if name.strip_prefix("node").is_some_and(|rest| !rest.contains(|c: char| c.is_ascii_lowercase()))
             || name == "nodejs" =>
         {
             Runtime::Node

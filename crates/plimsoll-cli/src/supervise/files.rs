@@ -57,6 +57,11 @@ pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     std::fs::rename(&new, path)
 }
 
+/// The name of a file as links of `/proc` tell it, without the ` (deleted)` of one that was removed or replaced since.
+pub(crate) fn without_deleted(name: &str) -> &str {
+    name.strip_suffix(" (deleted)").unwrap_or(name)
+}
+
 /// Makes a directory and those above it, 0700 where it makes them.
 pub(crate) fn make_private_dir(path: &Path) -> io::Result<()> {
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)

@@ -92,6 +92,11 @@ fn a_runtime_is_known_by_its_program() {
     let mut sleeper = Command::new("sleep").arg("60").spawn().unwrap();
     assert_eq!(runtime(i32::try_from(sleeper.id()).unwrap()), Runtime::Other);
     assert_eq!(runtime(i32::MAX), Runtime::Other);
+    let dir = tempfile::tempdir().unwrap();
+    let node = Program::node(dir.path(), dir.path(), ":");
+    assert_eq!(runtime(node.pid()), Runtime::Node);
+    std::fs::remove_file(dir.path().join("node")).unwrap();
+    assert_eq!(runtime(node.pid()), Runtime::Node, "upgraded on disk");
     sleeper.kill().unwrap();
     sleeper.wait().unwrap();
 }
