@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use super::env::jemalloc_prefix;
+use super::mode::Mode;
 
 /// The most files of the directory that are looked at.
 const FILES_MAX: usize = 10_000;
@@ -27,6 +28,11 @@ fn profiles(tmp: &Path) -> Result<Vec<(i32, u64, PathBuf)>, String> {
     }
     found.sort();
     Ok(found)
+}
+
+/// Whether a file of this name is, with this mode, a profile that jemalloc writes or has written.
+pub(crate) fn is_profile(mode: &Mode, name: &str) -> bool {
+    *mode == Mode::Jemalloc && name.starts_with("jemalloc.")
 }
 
 /// The newest finished profile of `pid`.
@@ -72,6 +78,8 @@ mod tests {
         std::fs::write(dir.path().join("jemalloc.7.11.i11.heap"), "").unwrap();
         std::fs::write(dir.path().join("other.7.99.i1.heap"), "x").unwrap();
         assert_eq!(newest(dir.path(), 7).unwrap().file_name().unwrap(), "jemalloc.7.10.u10.heap", "11 is not finished");
+        assert!(is_profile(&Mode::Jemalloc, "jemalloc.7.10.u10.heap") && !is_profile(&Mode::Jemalloc, "smaps.part"));
+        assert!(!is_profile(&Mode::Auto, "jemalloc.7.10.u10.heap"));
         assert!(newest(dir.path(), 8).unwrap_err().contains("no profile"));
         assert_eq!(tidy(dir.path()), 2);
         assert!(dir.path().join("jemalloc.7.10.u10.heap").exists() && dir.path().join("other.7.99.i1.heap").exists());

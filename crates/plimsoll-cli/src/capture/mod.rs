@@ -117,7 +117,9 @@ impl Capture {
     /// The path that cannot be written: then nothing is set, so that the program starts all the same.
     pub(crate) fn environment(&self, env: impl Fn(&str) -> Option<String>) -> Result<Vec<Derived>, String> {
         self.shelf.make()?;
-        self.shelf.clean(&|_| false)?;
+        // The profiles of the life that has ended. Everything else is cleaned by who writes it, before the next capture: here it may
+        // still be written, by what makes the digest of the last one.
+        self.shelf.clean(&|name| !jemalloc::is_profile(&self.settings.mode, name))?;
         if self.settings.mode.loads_agent() {
             crate::supervise::files::replace(&self.places.agent, AGENT.as_bytes())
                 .map_err(|error| format!("cannot write {}: {error}", self.places.agent.display()))?;

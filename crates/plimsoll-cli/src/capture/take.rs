@@ -85,9 +85,9 @@ pub(super) fn begun(trigger: Trigger, unix_ms: u64) -> CaptureView {
 
 fn prepare(context: &Context) -> Result<(), String> {
     context.shelf.make()?;
+    // jemalloc writes by itself, and a runtime that is late when it gets to it: what lies there is not unfinished.
     let may_be_late = |name: &str| context.late.as_ref().is_some_and(|late| late.asked.may_be(name));
-    // jemalloc writes by itself: what lies there is not unfinished.
-    let unfinished = if context.mode == mode::Mode::Jemalloc { 0 } else { context.shelf.clean(&may_be_late)? };
+    let unfinished = context.shelf.clean(&|name| jemalloc::is_profile(&context.mode, name) || may_be_late(name))?;
     if unfinished > 0 {
         context.desk.show(|view| *view.failed_total.entry("unfinished".into()).or_default() += unfinished);
     }
