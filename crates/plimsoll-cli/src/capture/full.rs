@@ -122,7 +122,8 @@ fn setup(pid: i32) -> Result<NodeSetup, String> {
     let environment =
         crate::supervise::files::read_bounded(path.as_ref()).map_err(|error| format!("{path}: {error}"))?;
     let options = environment.split(|byte| *byte == 0).find_map(|pair| pair.strip_prefix(b"NODE_OPTIONS="));
-    let cwd = std::fs::read_link(format!("/proc/{pid}/cwd")).unwrap_or_default();
+    let cwd = format!("/proc/{pid}/cwd");
+    let cwd = std::fs::read_link(&cwd).map_err(|error| format!("{cwd}: {error}"))?;
     env::setup(&String::from_utf8_lossy(options.unwrap_or_default()), &cwd)
         .ok_or_else(|| format!("pid {pid} runs without --heapsnapshot-signal in its NODE_OPTIONS"))
 }
@@ -136,7 +137,7 @@ fn objects(context: &mut Context, target: &Target) -> Objects {
         return Objects::told(sampled);
     }
     match context.learnt {
-        Some(learnt) if learnt.pid == target.pid => {
+        Some(learnt) if learnt.life == target.life => {
             Objects::learnt(learnt.objects, learnt.anon_bytes, target.anon_bytes)
         }
         _ => Objects::worst(target.anon_bytes),

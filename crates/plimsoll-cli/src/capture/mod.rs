@@ -147,6 +147,7 @@ impl Capture {
             excluded,
             agents,
             learnt: None,
+            newest: None,
             own: PathBuf::from("/proc/self/exe"),
             patience: node::Patience::default(),
             late: None,
@@ -171,7 +172,8 @@ impl Drop for CaptureHandle {
 /// What an earlier full snapshot told of this process.
 #[derive(Clone, Copy, Debug)]
 struct Learnt {
-    pid: i32,
+    /// Pid and start time of it.
+    life: u64,
     objects: u64,
     anon_bytes: u64,
 }
@@ -185,6 +187,8 @@ struct Context {
     excluded: Excluded,
     agents: Option<Agents>,
     learnt: Option<Learnt>,
+    /// Pid and start time of the process that was captured last.
+    newest: Option<u64>,
     /// The binary that makes digests: this one.
     own: PathBuf,
     /// How long a full snapshot may take.

@@ -94,27 +94,35 @@ fn prepare(context: &Context) -> Result<(), String> {
     Ok(())
 }
 
-/// The process of the program that a capture tells most of: the largest one whose runtime is known, else the largest.
+/// The process of the program that a capture tells most of.
 fn target(context: &mut Context) -> Result<Target, String> {
     let pids = context.shared.members();
     let connected = context.agents.as_mut().map(|agents| agents.connected(&pids)).unwrap_or_default();
-    let mut best: Option<Target> = None;
+    let mut found = Vec::with_capacity(pids.len());
     for pid in pids {
         let Ok(reading) = read_process(&Root::default(), pid) else { continue };
-        let found = Target {
+        found.push(Target {
             pid,
             runtime: runtime(pid),
             connected: connected.contains(&pid),
             anon_bytes: reading.anon_bytes,
             resident_bytes: reading.resident_bytes(),
             life: u64::from(pid.unsigned_abs()) << 40 ^ reading.identity.start_ticks,
-        };
-        let rank = |one: &Target| (one.runtime != Runtime::Other || one.connected, one.anon_bytes);
-        if best.as_ref().is_none_or(|best| rank(&found) > rank(best)) {
-            best = Some(found);
-        }
+        });
     }
-    best.ok_or_else(|| "no process of the program can be read".to_owned())
+    let target = choose(&found, context.newest).ok_or("no process of the program can be read")?;
+    context.newest = Some(target.life);
+    Ok(target)
+}
+
+/// The largest of those whose runtime is known, else the largest. The one of the capture before stays it while it has two thirds of
+/// that: of workers that are about equal always the same one, so that what is compared is of one process.
+fn choose(found: &[Target], before: Option<u64>) -> Option<Target> {
+    let is_known = |one: &Target| one.runtime != Runtime::Other || one.connected;
+    let largest = found.iter().max_by_key(|one| (is_known(one), one.anon_bytes))?;
+    let is_near = |one: &Target| one.anon_bytes.saturating_mul(3) >= largest.anon_bytes.saturating_mul(2);
+    let same = found.iter().find(|one| Some(one.life) == before && is_known(one) == is_known(largest) && is_near(one));
+    Some(*same.unwrap_or(largest))
 }
 
 fn runtime(pid: i32) -> Runtime {
@@ -185,7 +193,7 @@ pub(super) fn shelve(
         if *format == Format::V8Snapshot
             && let Some(objects) = node::objects(file)
         {
-            context.learnt = Some(Learnt { pid: job.target.pid, objects, anon_bytes: job.target.anon_bytes });
+            context.learnt = Some(Learnt { life: job.target.life, objects, anon_bytes: job.target.anon_bytes });
         }
         view.bytes = *bytes;
     }

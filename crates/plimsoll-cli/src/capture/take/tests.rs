@@ -68,6 +68,7 @@ impl Program {
             excluded: Excluded::default(),
             agents: None,
             learnt: None,
+            newest: None,
             own: script(dir, "own", WELL),
             patience: node::Patience::default(),
             late: None,
@@ -99,6 +100,39 @@ fn a_runtime_is_known_by_its_program() {
     assert_eq!(runtime(node.pid()), Runtime::Node, "upgraded on disk");
     sleeper.kill().unwrap();
     sleeper.wait().unwrap();
+}
+
+#[test]
+fn of_workers_that_are_about_equal_always_the_same_one_is_captured() {
+    let of = |life: u64, runtime: Runtime, mib: u64| Target {
+        pid: 1,
+        runtime,
+        connected: false,
+        anon_bytes: mib << 20,
+        resident_bytes: 0,
+        life,
+    };
+    use Runtime::{Node, Other};
+    /// Life, runtime, MiB.
+    type Process = (u64, Runtime, u64);
+    // (the processes, the one before, the one chosen)
+    let table: [(&[Process], Option<u64>, Option<u64>); 9] = [
+        (&[], Some(1), None),
+        (&[(1, Node, 100), (2, Node, 101)], None, Some(2)),
+        (&[(1, Node, 100), (2, Node, 101)], Some(1), Some(1)),
+        (&[(1, Node, 68), (2, Node, 101)], Some(1), Some(1)),
+        (&[(1, Node, 66), (2, Node, 101)], Some(1), Some(2)),
+        // It has ended, and a new one has begun.
+        (&[(3, Node, 20), (2, Node, 101)], Some(1), Some(2)),
+        // A runtime that is known comes first, whatever was taken before it started.
+        (&[(1, Other, 500), (2, Node, 20)], Some(1), Some(2)),
+        (&[(1, Other, 500), (2, Node, 20)], None, Some(2)),
+        (&[(1, Other, 500), (2, Other, 400)], Some(2), Some(2)),
+    ];
+    for (found, before, expected) in table {
+        let targets: Vec<Target> = found.iter().map(|(life, runtime, mib)| of(*life, *runtime, *mib)).collect();
+        assert_eq!(choose(&targets, before).map(|one| one.life), expected, "{found:?} after {before:?}");
+    }
 }
 
 #[test]
