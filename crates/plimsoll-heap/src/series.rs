@@ -4,6 +4,9 @@
 //! A value is a count of bytes, or of things; a point knows the variance of its value (0 where it was counted) and the life
 //! of the process that it was read in.
 
+use std::borrow::Cow;
+use std::collections::HashMap;
+
 use crate::digest::{Digest, Kind};
 
 /// The most points that one series keeps. A sample a minute for two months.
@@ -89,16 +92,40 @@ impl Series {
     }
 }
 
-/// The median of each of `spans` equal spans of time, life by life; an empty span gives none.
+/// The median of each of `spans` equal spans of time, life by life, in order of time; an empty span gives none.
 fn thin(points: &[Point], spans: usize) -> Vec<Point> {
-    equal_spans(points, spans).into_iter().map(middle).collect()
+    let mut thinned: Vec<Point> = equal_spans(&by_life(points), spans).into_iter().map(middle).collect();
+    thinned.sort_by(|a, b| a.unix_seconds.total_cmp(&b.unix_seconds));
+    thinned
 }
 
-/// The points of each of `spans` equal spans of time, life by life; empty spans are left out.
+/// Points in order of time, reordered so that those of a life stand together, the life that began first before the others: processes
+/// that run side by side take turns in time. What is in that order already is not copied.
+pub(crate) fn by_life(points: &[Point]) -> Cow<'_, [Point]> {
+    let mut begun: HashMap<u64, usize> = HashMap::new();
+    let mut runs = 0;
+    for run in points.chunk_by(|a, b| a.life == b.life) {
+        runs += 1;
+        let next = begun.len();
+        begun.entry(run[0].life).or_insert(next);
+    }
+    if runs == begun.len() {
+        return Cow::Borrowed(points);
+    }
+    let mut ordered = points.to_vec();
+    ordered.sort_by_key(|point| begun[&point.life]);
+    Cow::Owned(ordered)
+}
+
+/// The points of each of about `spans` equal spans of time, life by life; empty spans are left out. Takes them [`by_life`]; where lives
+/// overlap, the time of all of them together is divided, so that there are no more spans.
 pub(crate) fn equal_spans(points: &[Point], spans: usize) -> Vec<&[Point]> {
-    let (Some(first), Some(last)) = (points.first(), points.last()) else { return Vec::new() };
-    let width = ((last.unix_seconds - first.unix_seconds) / spans.max(1) as f64).max(f64::MIN_POSITIVE);
-    let span = |p: &Point| ((p.unix_seconds - first.unix_seconds) / width) as usize;
+    let first = points.iter().map(|p| p.unix_seconds).fold(f64::INFINITY, f64::min);
+    let last = points.iter().map(|p| p.unix_seconds).fold(first, f64::max);
+    let lives = points.chunk_by(|a, b| a.life == b.life);
+    let lived: f64 = lives.map(|life| life[life.len() - 1].unix_seconds - life[0].unix_seconds).sum();
+    let width = ((last - first).max(lived) / spans.max(1) as f64).max(f64::MIN_POSITIVE);
+    let span = |p: &Point| ((p.unix_seconds - first) / width) as usize;
     points.chunk_by(|a, b| span(a) == span(b) && a.life == b.life).collect()
 }
 
@@ -186,6 +213,16 @@ mod tests {
         let series = Series::new("x", Unit::Bytes, long);
         assert!((POINTS_MAX / 3..=POINTS_MAX).contains(&series.points().len()), "{}", series.points().len());
         assert!(series.points().is_sorted_by(|a, b| a.value < b.value));
+    }
+
+    #[test]
+    fn processes_that_take_turns_are_thinned_each_for_itself() {
+        let turns =
+            (0..3 * POINTS_MAX as u64).map(|i| Point { life: i % 2, ..Point::counted(i as f64, (i % 2) as f64) });
+        let series = Series::new("x", Unit::Bytes, turns);
+        assert!((POINTS_MAX / 3..=POINTS_MAX).contains(&series.points().len()), "{}", series.points().len());
+        assert!(series.points().is_sorted_by(|a, b| a.unix_seconds <= b.unix_seconds));
+        assert!(series.points().iter().all(|p| p.value == p.life as f64), "no median of two processes");
     }
 
     #[test]

@@ -4,6 +4,7 @@
 pub(crate) mod json;
 pub(crate) mod markdown;
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use plimsoll_heap::digest::{Digest, Kind};
@@ -17,6 +18,8 @@ use crate::snapshot::VerdictView;
 
 /// Files of a directory that are read.
 pub(crate) const FILES_MAX: usize = 10_000;
+/// Lives whose newest sample is asked for the life of one that does not know its own.
+const LIVES_ASKED: usize = 16;
 /// Verdicts that are kept of each kind.
 const KEPT: usize = 50;
 
@@ -63,16 +66,49 @@ pub(crate) fn analyse(mut samples: Vec<Sample>, limit_bytes: Option<u64>) -> Ana
     Analysis { samples, judged, overall, lives }
 }
 
-/// Gives each digest the number of its life: a new one where it and the one before are known to be of two. How many there are.
+/// Gives each digest the number of its life, by what it says itself, else by its marks, else that of the one before; several processes
+/// may take turns. How many there are.
 fn number_lives(samples: &mut [Sample]) -> usize {
-    let same: Vec<Option<bool>> = samples.windows(2).map(|pair| pair[0].digest.same_life(&pair[1].digest)).collect();
-    // Nobody knows: then the course itself is asked, by life 0.
-    let mut life = u64::from(same.iter().any(Option::is_some));
-    for (at, sample) in samples.iter_mut().enumerate() {
-        life += u64::from(at > 0 && same[at - 1] == Some(false));
-        sample.digest.life = life;
+    let told = samples.iter().filter(|sample| sample.digest.life != 0).count();
+    let same = |pair: &[Sample]| pair[0].digest.same_life(&pair[1].digest).is_some();
+    if told < 2 && !samples.windows(2).any(same) {
+        // Nobody knows: then the course itself is asked, by life 0.
+        samples.iter_mut().for_each(|sample| sample.digest.life = 0);
+        return 1;
     }
-    usize::try_from(life).unwrap_or(usize::MAX).max(1)
+    let mut numbers: HashMap<u64, u64> = HashMap::new();
+    // The newest sample of each life, the one read last at the end, at most [`LIVES_ASKED`].
+    let mut newest: Vec<(u64, usize)> = Vec::new();
+    let (mut count, mut given) = (0, Vec::with_capacity(samples.len()));
+    for (at, sample) in samples.iter().enumerate() {
+        let own = sample.digest.life;
+        let known = match numbers.get(&own) {
+            Some(number) if own != 0 => Some(*number),
+            _ => by_marks(samples, at, &newest),
+        };
+        let number = known.unwrap_or_else(|| {
+            count += 1;
+            count
+        });
+        if own != 0 {
+            numbers.insert(own, number);
+        }
+        newest.retain(|(other, _)| *other != number);
+        newest.push((number, at));
+        let beyond = newest.len().saturating_sub(LIVES_ASKED);
+        newest.drain(..beyond);
+        given.push(number);
+    }
+    samples.iter_mut().zip(given).for_each(|(sample, number)| sample.digest.life = number);
+    usize::try_from(count).unwrap_or(usize::MAX).max(1)
+}
+
+/// The life that a sample surely is of; where the one before cannot tell, its; `None` where it is of none that is known.
+fn by_marks(samples: &[Sample], at: usize, newest: &[(u64, usize)]) -> Option<u64> {
+    let same = |other: usize| samples[other].digest.same_life(&samples[at].digest);
+    let sure = newest.iter().rev().find(|(_, other)| same(*other) == Some(true));
+    let before = newest.last().filter(|(_, other)| same(*other).is_none());
+    sure.or(before).map(|(number, _)| *number)
 }
 
 fn judge(digests: &[Digest], kind: Kind, held: f64, limit_bytes: Option<u64>) -> Option<Judged> {
@@ -228,6 +264,51 @@ pub(crate) mod tests {
         let owners = found.judged.iter().find(|judged| judged.kind == Kind::Owner).unwrap();
         let small = owners.verdicts.iter().find(|verdict| verdict.key == "small → Map").unwrap();
         assert!(small.reasons[0].starts_with("creeps, by"), "{small:?}");
+    }
+
+    /// Two days, each half hour: an owner and the heap that hold 1 MB more each hour.
+    fn grows(life: impl Fn(u64) -> u64) -> Analysis {
+        let at = |n: u64| {
+            let grown = 5e5 * n as f64 + 1e4 * (n * 7 % 5) as f64;
+            let rows = [(Kind::Owner, "app.cache → Map", 5e6 + grown), (Kind::Total, "heap", 20e6 + grown)];
+            let mut one = sample(0, life(n), &rows);
+            one.unix_ns += n * 1_800_000_000_000;
+            one.digest.unix_ns = one.unix_ns;
+            one
+        };
+        analyse((0..96).map(at).collect(), None)
+    }
+
+    #[test]
+    fn a_leak_in_several_processes_is_a_leak() {
+        type Life = fn(u64) -> u64;
+        let lives: [(&str, Life, usize); 4] = [
+            ("one process", |_| 11, 1),
+            ("two in turns", |n| 11 + n % 2, 2),
+            ("two, five times each", |n| 11 + n / 5 % 2, 2),
+            ("three, one of them restarted", |n| 11 + n % 3 + 40 * u64::from(n % 3 == 1 && n > 60), 4),
+        ];
+        for (name, life, count) in lives {
+            let found = grows(life);
+            assert_eq!((found.overall, found.lives), (State::Leaking, count), "{name}: {:?}", found.judged);
+            for judged in &found.judged {
+                assert_eq!(judged.verdicts[0].state, "leaking", "{name}: {judged:?}");
+                assert!((judged.verdicts[0].per_hour.unwrap() - 1e6).abs() < 1e5, "{name}: {judged:?}");
+                assert!((judged.verdicts[0].now - judged.verdicts[0].now.max(5e6 + 47e6)).abs() < 1e6, "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn processes_are_told_by_marks_where_no_digest_knows_its_life() {
+        use plimsoll_heap::digest::Mark;
+        let mut samples: Vec<Sample> = (0..6).map(|hour| sample(hour, 0, &[(Kind::Total, "heap", 1e6)])).collect();
+        for (at, sample) in samples.iter_mut().enumerate() {
+            let process = at as u32 % 2;
+            sample.digest.marks = (0..100).map(|id| Mark { id, what: id as u32 * 2 + process }).collect();
+        }
+        assert_eq!(number_lives(&mut samples), 2);
+        assert_eq!(samples.iter().map(|one| one.digest.life).collect::<Vec<_>>(), [1, 2, 1, 2, 1, 2]);
     }
 
     #[test]
