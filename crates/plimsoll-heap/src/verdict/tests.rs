@@ -84,7 +84,7 @@ fn processes_side_by_side_do_not_hide_a_leak() {
         let both = points.iter_mut().enumerate();
         both.for_each(|(at, p)| (p.life, p.value) = (11 + worker(at), p.value + 400.0 * worker(at) as f64));
         let verdict = judge(&Series::new("x", Unit::Bytes, points.clone()), &Setup::default().limit(Some(4_000.0)));
-        let trend = verdict.trend.clone().unwrap();
+        let trend = verdict.trend.unwrap();
         assert_eq!((verdict.state, trend.lives, trend.is_parallel), (State::Leaking, 2, true), "{verdict:?}");
         assert!((trend.slope * HOUR - 12.0).abs() < 0.5 && (trend.growth - 95.0 * 12.0).abs() < 60.0, "{trend:?}");
         // Now is the level of the one that was read last, the second.
