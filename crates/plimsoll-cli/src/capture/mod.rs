@@ -10,6 +10,7 @@
 
 mod agent;
 mod desk;
+mod digest;
 pub(crate) mod due;
 mod env;
 mod jemalloc;
@@ -141,6 +142,8 @@ impl Capture {
             excluded,
             agents,
             learnt: None,
+            own: PathBuf::from("/proc/self/exe"),
+            attributed: false,
         };
         let thread =
             std::thread::Builder::new().name("capture".into()).stack_size(STACK_BYTES).spawn(move || context.work())?;
@@ -175,16 +178,20 @@ struct Context {
     excluded: Excluded,
     agents: Option<Agents>,
     learnt: Option<Learnt>,
+    /// The binary that makes digests: this one.
+    own: PathBuf,
+    /// Memory of the program is put down to a capture.
+    attributed: bool,
 }
 
 impl Context {
     fn work(&mut self) {
-        self.keep();
+        self.keep("");
         let clock = MonotonicClock;
         while let Some((trigger, ticket)) = self.desk.next(&|| clock.now()) {
             let view = take::one(self, trigger);
             self.tell(trigger, &view);
-            self.keep();
+            self.keep(&view.id);
             let again = self.desk.done(trigger, ticket, view.clone(), clock.now(), self.shared.charged_bytes());
             if let Some(why) = view.failed.filter(|_| trigger == Trigger::Start && !again) {
                 self.shared.stand(&format!("heap captures do not work: {why}"));
@@ -212,13 +219,13 @@ impl Context {
         }
     }
 
-    /// Keeps the shelf within its bounds, and shows what is on it.
-    fn keep(&mut self) {
+    /// Keeps the shelf within its bounds, `taken` in any case, and shows what is on it.
+    fn keep(&mut self, taken: &str) {
         if self.mode == Mode::Jemalloc {
             jemalloc::tidy(&self.shelf.tmp());
         }
         let now = u64::try_from(wall().as_millis()).unwrap_or(u64::MAX);
-        match self.shelf.retain(now) {
+        match self.shelf.retain(now, taken) {
             Ok((removed, _)) => self.desk.show(|view| view.removed_total += removed),
             Err(why) => self.shared.warn(&format!("heap: {why}")),
         }
@@ -230,7 +237,8 @@ impl Context {
     }
 
     /// So much of what the program holds is a capture's.
-    fn attribute(&self, bytes: u64) {
+    fn attribute(&mut self, bytes: u64) {
+        self.attributed = bytes > 0;
         self.shared.attribute(bytes);
         self.desk.show(|view| view.attributed_bytes = bytes);
     }

@@ -1,4 +1,5 @@
-//! Where captures are kept: `DIR/NAME/heap/`, 0700, files 0600, bounded in count, age and bytes; the newest is exempt.
+//! Where captures are kept: `DIR/NAME/heap/`, 0700, files 0600, bounded in count (of each format), age and bytes; the newest of each
+//! format is exempt.
 //!
 //! | path | what |
 //! |---|---|
@@ -8,8 +9,10 @@
 //! | `reports/` | saved trend reports, the newest [`REPORTS_KEPT`] |
 //!
 //! A file gets its name by rename once it is complete, so a crash in the middle leaves nothing that later counts. A capture's
-//! file may go (retention by bytes) before its digest does: digests are kept for as long as ten times the age, and count as
-//! nothing beside the files.
+//! file may go (retention by bytes) before its digest does: digests are kept for as long as ten times the age, ten times the count of
+//! each trigger, and their bytes count as nothing beside those of the files.
+
+mod retention;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -19,8 +22,9 @@ use plimsoll_heap::format::Format;
 
 use super::due::Trigger;
 use crate::supervise::files;
+use retention::{beyond, rank};
 
-/// Captures kept when nothing else is said.
+/// Captures of each format kept when nothing else is said.
 pub(crate) const KEEP_COUNT: usize = 50;
 /// For so long.
 pub(crate) const KEEP_AGE: Duration = Duration::from_secs(30 * 24 * 3600);
@@ -28,15 +32,13 @@ pub(crate) const KEEP_AGE: Duration = Duration::from_secs(30 * 24 * 3600);
 pub(crate) const KEEP_BYTES: u64 = 10 << 30;
 /// Saved reports kept.
 pub(crate) const REPORTS_KEPT: usize = 100;
-/// Digests outlive their files by this factor, in age and in count.
-const DIGEST_FACTOR: u32 = 10;
 /// The most entries of the directory that are looked at.
 const ENTRIES_MAX: usize = 10_000;
 
 /// How much is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Keep {
-    /// At most so many captures.
+    /// At most so many captures of each format.
     pub(crate) count: usize,
     /// None older than this.
     pub(crate) age: Duration,
@@ -119,10 +121,10 @@ impl Shelf {
         self.dir.join("reports")
     }
 
-    /// Puts a finished file into its place, 0600. Returns what it is now.
+    /// Puts a finished file into its place, 0600; one of another filesystem is copied into `tmp/` first. Returns what it is now.
     ///
     /// # Errors
-    /// The path and what the system says; an empty file is an error, too: no runtime has a heap of nothing.
+    /// The path and what the system says; an empty file is an error, too: no runtime has a heap of nothing. The file is where it was.
     pub(crate) fn put(
         &self,
         finished: &Path,
@@ -140,28 +142,71 @@ impl Shelf {
         let path = self.dir.join(format!("{id}.{}", format.extension()));
         let private = std::fs::Permissions::from_mode(0o600);
         std::fs::set_permissions(finished, private).map_err(|e| format!("{}: {e}", finished.display()))?;
-        std::fs::rename(finished, &path).map_err(|e| format!("cannot rename to {}: {e}", path.display()))?;
+        match std::fs::rename(finished, &path) {
+            Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
+                self.fetch(finished, &path)
+                    .map_err(|e| format!("cannot copy {} to {}: {e}", finished.display(), path.display()))?;
+            }
+            renamed => renamed.map_err(|e| format!("cannot rename to {}: {e}", path.display()))?,
+        }
         Ok(Item { id, unix_ms, trigger, pid, file: Some((format, path, bytes)), digest: None })
     }
 
-    /// Saves a report, and removes the oldest beyond [`REPORTS_KEPT`]. Returns its path.
+    /// What a rename does, from another filesystem: whole under `path`, or not there.
+    fn fetch(&self, finished: &Path, path: &Path) -> io::Result<()> {
+        use std::os::unix::fs::OpenOptionsExt as _;
+        let part = self.tmp().join("fetched.part");
+        let copied = || {
+            let mut from = std::fs::File::open(finished)?;
+            let mut to = std::fs::File::options().write(true).create(true).truncate(true).mode(0o600).open(&part)?;
+            io::copy(&mut from, &mut to)?;
+            to.sync_all()?;
+            std::fs::rename(&part, path)?;
+            std::fs::remove_file(finished)
+        };
+        copied().inspect_err(|_| {
+            std::fs::remove_file(&part).ok();
+        })
+    }
+
+    /// Takes a capture off the shelf, its digest with it.
+    ///
+    /// # Errors
+    /// The path and what the system says; what is not there is no error.
+    pub(crate) fn remove(&self, item: &Item) -> Result<(), String> {
+        let file = item.file.iter().map(|(_, path, _)| path.clone());
+        for path in file.chain([self.digest_path(item)]) {
+            match std::fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(format!("cannot remove {}: {error}", path.display()));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Saves a report, and removes the oldest beyond [`REPORTS_KEPT`], never this one. Returns its path.
     ///
     /// # Errors
     /// The path and what the system says.
     pub(crate) fn save_report(&self, text: &str) -> Result<PathBuf, String> {
         self.make()?;
-        let unix_ms = plimsoll::clock::wall().as_millis();
+        let unix_ms = u64::try_from(plimsoll::clock::wall().as_millis()).unwrap_or(u64::MAX);
         let path = self.reports().join(format!("trend-{unix_ms}.md"));
         let failed = |path: &Path, error: io::Error| format!("{}: {error}", path.display());
         files::replace(&path, text.as_bytes()).map_err(|error| failed(&path, error))?;
-        let mut all: Vec<PathBuf> = std::fs::read_dir(self.reports())
+        let mut others: Vec<(u64, PathBuf)> = std::fs::read_dir(self.reports())
             .map_err(|error| failed(&self.reports(), error))?
             .take(ENTRIES_MAX)
-            .filter_map(|entry| Some(entry.ok()?.path()))
-            .filter(|path| path.extension().is_some_and(|extension| extension == "md"))
+            .filter_map(|entry| {
+                let other = entry.ok()?.path();
+                let taken = other.file_name()?.to_str()?.strip_prefix("trend-")?.strip_suffix(".md")?.parse().ok()?;
+                (other != path).then_some((taken, other))
+            })
             .collect();
-        all.sort();
-        for old in all.iter().rev().skip(REPORTS_KEPT) {
+        others.sort_by_key(|(taken, _)| std::cmp::Reverse(rank(*taken, unix_ms)));
+        for (_, old) in others.iter().skip(REPORTS_KEPT - 1) {
             std::fs::remove_file(old).map_err(|error| failed(old, error))?;
         }
         Ok(path)
@@ -208,13 +253,13 @@ impl Shelf {
         Ok(items)
     }
 
-    /// Removes what is beyond the bounds, oldest first. Returns files and bytes removed.
+    /// Removes what is beyond the bounds, oldest first, but nothing of the capture `taken` just now. Returns files and bytes removed.
     ///
     /// # Errors
     /// The path and what the system says; what was removed before stays removed.
-    pub(crate) fn retain(&self, now_unix_ms: u64) -> Result<(u64, u64), String> {
+    pub(crate) fn retain(&self, now_unix_ms: u64, taken: &str) -> Result<(u64, u64), String> {
         let (mut files, mut bytes) = (0, 0);
-        for path in beyond(&self.items()?, self.keep, now_unix_ms) {
+        for path in beyond(&self.items()?, self.keep, now_unix_ms, taken) {
             let size = std::fs::metadata(&path).map_or(0, |meta| meta.len());
             match std::fs::remove_file(&path) {
                 Ok(()) => (files, bytes) = (files + 1, bytes + size),
@@ -224,34 +269,6 @@ impl Shelf {
         }
         Ok((files, bytes))
     }
-}
-
-/// The paths that go, oldest first. Pure.
-fn beyond(items: &[Item], keep: Keep, now_unix_ms: u64) -> Vec<PathBuf> {
-    let mut gone = Vec::new();
-    let age = |item: &Item| Duration::from_millis(now_unix_ms.saturating_sub(item.unix_ms));
-    let (mut count, mut bytes) = (0, 0_u64);
-    let mut newest = true;
-    for item in items.iter().rev() {
-        let Some((_, path, size)) = &item.file else { continue };
-        count += 1;
-        bytes = bytes.saturating_add(*size);
-        let kept = newest || count <= keep.count && bytes <= keep.bytes && age(item) <= keep.age;
-        newest = false;
-        if !kept {
-            bytes -= size;
-            gone.push(path.clone());
-        }
-    }
-    let factor = DIGEST_FACTOR as usize;
-    for (position, item) in items.iter().rev().filter(|item| item.digest.is_some()).enumerate() {
-        let kept = position == 0 || position < keep.count * factor && age(item) <= keep.age * DIGEST_FACTOR;
-        if !kept {
-            gone.extend(item.digest.clone());
-        }
-    }
-    gone.reverse();
-    gone
 }
 
 /// `1700000000000-periodic-4711.heapsnapshot.zst` → the item it belongs to, and what follows the stem.
@@ -285,52 +302,18 @@ pub(crate) fn free_bytes(dir: &Path) -> io::Result<u64> {
 mod tests {
     use super::*;
 
-    const DAY_MS: u64 = 24 * 3600 * 1000;
-
-    fn item(unix_ms: u64, bytes: Option<u64>, digest: bool) -> Item {
-        let id = format!("{unix_ms}-periodic-7");
-        Item {
-            unix_ms,
-            trigger: Trigger::Periodic,
-            pid: 7,
-            file: bytes.map(|bytes| (Format::V8Snapshot, PathBuf::from(format!("{id}.heapsnapshot")), bytes)),
-            digest: digest.then(|| PathBuf::from(format!("{id}.digest"))),
-            id,
-        }
-    }
-
-    fn names(paths: &[PathBuf]) -> Vec<String> {
-        paths.iter().map(|path| path.display().to_string()).collect()
-    }
-
     #[test]
-    fn count_age_and_bytes_each_bound_the_files_and_the_newest_is_exempt() {
-        let keep = Keep { count: 3, age: Duration::from_secs(10 * 24 * 3600), bytes: 100 };
-        let days = |day: u64| day * DAY_MS;
-        // By count: the two oldest of five go.
-        let five: Vec<Item> = (20..25).map(|day| item(days(day), Some(10), false)).collect();
-        assert_eq!(
-            names(&beyond(&five, keep, days(25))),
-            [20, 21].map(|day| format!("{}-periodic-7.heapsnapshot", days(day)))
-        );
-        // By bytes: a large one in the middle goes, smaller ones before it may stay.
-        let large = [item(days(22), Some(10), false), item(days(23), Some(95), false), item(days(24), Some(10), false)];
-        assert_eq!(names(&beyond(&large, keep, days(25))), [format!("{}-periodic-7.heapsnapshot", days(23))]);
-        // By age, but not the newest.
-        let old = [item(days(1), Some(10), false), item(days(2), Some(999), false)];
-        assert_eq!(names(&beyond(&old, keep, days(40))), [format!("{}-periodic-7.heapsnapshot", days(1))]);
-        assert!(beyond(&[], keep, 0).is_empty());
-    }
-
-    #[test]
-    fn digests_outlive_their_files_and_are_bounded_themselves() {
-        let keep = Keep { count: 2, age: Duration::from_secs(24 * 3600), bytes: 100 };
-        let items: Vec<Item> = (0..30).map(|n| item(n * 1000, (n > 27).then_some(1), true)).collect();
-        let gone = beyond(&items, keep, 30_000);
-        assert_eq!(gone.len(), 10, "20 digests are kept: {gone:?}");
-        assert_eq!(names(&gone[..1]), ["0-periodic-7.digest"]);
-        let old = [item(0, None, true), item(1, None, true)];
-        assert_eq!(names(&beyond(&old, keep, 11 * DAY_MS)), ["0-periodic-7.digest"]);
+    fn a_report_that_is_saved_is_there_whatever_the_clock_was_before() {
+        let dir = tempfile::tempdir().unwrap();
+        let shelf = Shelf::new(dir.path().join("heap"), Keep::default());
+        shelf.make().unwrap();
+        let ahead = |n: usize| shelf.reports().join(format!("trend-99999999999{n:03}.md"));
+        (0..REPORTS_KEPT).for_each(|n| std::fs::write(ahead(n), "ahead").unwrap());
+        std::fs::write(shelf.reports().join("notes.md"), "not ours").unwrap();
+        let saved = shelf.save_report("now").unwrap();
+        assert!(saved.exists());
+        assert!(!ahead(0).exists() && ahead(1).exists(), "one of them made room");
+        assert!(shelf.reports().join("notes.md").exists());
     }
 
     #[test]
@@ -357,6 +340,33 @@ mod tests {
         assert_eq!(std::fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o600);
         std::fs::write(&finished, "").unwrap();
         assert!(shelf.put(&finished, Format::Smaps, 1, Trigger::Asked, 1).unwrap_err().contains("empty"));
+    }
+
+    #[test]
+    fn a_file_of_another_filesystem_is_put_whole_and_moved_as_one_of_the_same() {
+        use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+        let (dir, Ok(other)) = (tempfile::tempdir().unwrap(), tempfile::tempdir_in("/dev/shm")) else {
+            eprintln!("skipped: no /dev/shm here");
+            return;
+        };
+        let device = |path: &Path| std::fs::metadata(path).unwrap().dev();
+        if device(dir.path()) == device(other.path()) {
+            eprintln!("skipped: /dev/shm is where temporary files are");
+            return;
+        }
+        let shelf = Shelf::new(dir.path().join("heap"), Keep::default());
+        shelf.make().unwrap();
+        let finished = other.path().join("Heap.1.2.7.0.001.heapsnapshot");
+        std::fs::write(&finished, "{}").unwrap();
+        let put = shelf.put(&finished, Format::V8Snapshot, 1_700_000_000_000, Trigger::Asked, 7).unwrap();
+        let (_, path, bytes) = put.file.clone().unwrap();
+        assert_eq!((bytes, std::fs::metadata(&path).unwrap().permissions().mode() & 0o777), (2, 0o600));
+        assert!(!finished.exists(), "nothing stays where the operator has it written to");
+        assert_eq!(std::fs::read_dir(shelf.tmp()).unwrap().count(), 0);
+        std::fs::write(shelf.digest_path(&put), "d").unwrap();
+        shelf.remove(&put).unwrap();
+        shelf.remove(&put).unwrap();
+        assert_eq!(shelf.items().unwrap(), []);
     }
 
     #[test]

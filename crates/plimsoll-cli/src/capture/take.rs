@@ -1,7 +1,6 @@
 //! One capture from beginning to end: whom, how, whether it is safe, where it goes; then its digest. On the capture thread.
 
 use std::path::PathBuf;
-use std::process::Command;
 use std::time::Duration;
 
 use plimsoll::clock::{Clock as _, MonotonicClock, wall};
@@ -14,32 +13,35 @@ use plimsoll_heap::format::Format;
 use super::due::Trigger;
 use super::env::{self, NodeSetup};
 use super::mode::{self, Method, Runtime};
-use super::preflight::{self, Cleared, Objects, Room};
-use super::shelf::{Item, free_bytes};
+use super::preflight::{self, Objects, Room};
+use super::shelf::free_bytes;
 use super::wait::Pause as _;
-use super::{Context, Learnt, jemalloc, jvm, node, pprof, smaps, wait};
+use super::{Context, Learnt, digest, jemalloc, jvm, node, pprof, smaps};
 use crate::snapshot::CaptureView;
 
 /// How long a program may take to answer over the socket: writing a profile takes 20 to 40 ms.
 const ANSWER: Duration = Duration::from_secs(10);
-/// How long a digest may take.
-const DIGEST: Duration = Duration::from_secs(300);
-/// What a digest of a V8 snapshot needs, as a part of the file, and beside it.
-const DIGEST_RATIO: f64 = 0.9;
-const DIGEST_FIXED_BYTES: u64 = 32 << 20;
 /// How long memory may take to come back after a full snapshot before the rest is called kept by the runtime.
 const SETTLE: Duration = Duration::from_secs(60);
 const SETTLE_LOOK: Duration = Duration::from_millis(500);
 
 /// Whom a capture is of.
-struct Target {
-    pid: i32,
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Target {
+    pub(super) pid: i32,
     runtime: Runtime,
     connected: bool,
-    anon_bytes: u64,
-    resident_bytes: u64,
+    pub(super) anon_bytes: u64,
+    pub(super) resident_bytes: u64,
     /// Pid and start time in one number: no other life of any program has it on this machine.
-    life: u64,
+    pub(super) life: u64,
+}
+
+/// What a capture is taken for, and of whom.
+struct Job {
+    trigger: Trigger,
+    unix_ms: u64,
+    target: Target,
 }
 
 /// Why a method gave nothing.
@@ -52,14 +54,22 @@ enum Nothing {
 
 /// Takes one capture for `trigger` and tells what became of it.
 pub(super) fn one(context: &mut Context, trigger: Trigger) -> CaptureView {
+    at(context, trigger, u64::try_from(wall().as_millis()).unwrap_or(u64::MAX))
+}
+
+/// As [`one`], taken at `unix_ms`.
+fn at(context: &mut Context, trigger: Trigger, unix_ms: u64) -> CaptureView {
     let started = MonotonicClock.now();
-    let unix_ms = u64::try_from(wall().as_millis()).unwrap_or(u64::MAX);
     let mut view =
-        CaptureView { at_unix: wall().as_secs_f64(), trigger: trigger.as_str().into(), ..CaptureView::default() };
+        CaptureView { at_unix: unix_ms as f64 / 1000.0, trigger: trigger.as_str().into(), ..CaptureView::default() };
     let outcome = prepare(context).and_then(|()| target(context)).and_then(|target| {
         view.pid = target.pid.unsigned_abs();
-        attempt(context, trigger, unix_ms, &target, &mut view)
+        attempt(context, &Job { trigger, unix_ms, target }, &mut view)
     });
+    // The one way out of everything that puts memory down to a capture.
+    if context.attributed {
+        settle(context, &mut view);
+    }
     view.seconds = MonotonicClock.now().saturating_sub(started).as_secs_f64();
     if let Err(why) = outcome {
         view.failed = Some(why);
@@ -116,27 +126,14 @@ fn runtime(pid: i32) -> Runtime {
 }
 
 /// Tries the methods in order; the first that works is the capture.
-fn attempt(
-    context: &mut Context,
-    trigger: Trigger,
-    unix_ms: u64,
-    target: &Target,
-    view: &mut CaptureView,
-) -> Result<(), String> {
+fn attempt(context: &mut Context, job: &Job, view: &mut CaptureView) -> Result<(), String> {
     let mut told = Vec::new();
-    for method in mode::methods(&context.mode, target.runtime, target.connected, trigger) {
-        let (name, why) = match by(context, method, target) {
-            Ok((file, format, cleared)) => {
-                let item = context.shelf.put(&file, format, unix_ms, trigger, target.pid)?;
-                view.id.clone_from(&item.id);
-                view.method = method.as_str().into();
-                view.bytes = item.file.as_ref().map_or(0, |(.., bytes)| *bytes);
+    for method in mode::methods(&context.mode, job.target.runtime, job.target.connected, job.trigger) {
+        let taken = by(context, method, &job.target).and_then(|taken| shelve(context, method, job, taken, view));
+        let (name, why) = match taken {
+            Ok(()) => {
+                told.append(&mut view.notes);
                 view.notes = told;
-                context.taken(method);
-                digest(context, &item, target, view);
-                if cleared.is_some() {
-                    settle(context, view);
-                }
                 return Ok(());
             }
             Err(Nothing::Refused(why)) => {
@@ -150,7 +147,7 @@ fn attempt(
         };
         let text = format!("{} {name}: {why}", method.as_str());
         // A program that is still starting fails its first tests; that is not worth a word yet.
-        if trigger != Trigger::Start || name == "refused" {
+        if job.trigger != Trigger::Start || name == "refused" {
             context.shared.warn(&format!("heap: {text}"));
         }
         told.push(text);
@@ -158,12 +155,44 @@ fn attempt(
     Err(told.join("; "))
 }
 
-type Taken = (PathBuf, Format, Option<Cleared>);
+/// Puts what a method gave onto the shelf, and makes its digest. What cannot be put there or read is removed: it would pass for a
+/// capture, or lie for ever where nobody looks after it.
+fn shelve(
+    context: &mut Context,
+    method: Method,
+    job: &Job,
+    (file, format): Taken,
+    view: &mut CaptureView,
+) -> Result<(), Nothing> {
+    let put = context.shelf.put(&file, format, job.unix_ms, job.trigger, job.target.pid);
+    let item = put.map_err(|why| {
+        std::fs::remove_file(&file).ok();
+        Nothing::Failed(why)
+    })?;
+    view.notes = digest::make(context, &item, &job.target).map_err(|why| match context.shelf.remove(&item) {
+        Ok(()) => Nothing::Failed(why),
+        Err(left) => Nothing::Failed(format!("{why}; {left}")),
+    })?;
+    if let Some((format, file, bytes)) = &item.file {
+        if *format == Format::V8Snapshot
+            && let Some(objects) = node::objects(file)
+        {
+            context.learnt = Some(Learnt { pid: job.target.pid, objects, anon_bytes: job.target.anon_bytes });
+        }
+        view.bytes = *bytes;
+    }
+    view.id = item.id;
+    view.method = method.as_str().into();
+    context.taken(method);
+    Ok(())
+}
+
+type Taken = (PathBuf, Format);
 
 fn by(context: &mut Context, method: Method, target: &Target) -> Result<Taken, Nothing> {
     let out = context.shelf.tmp().join(format!("{}.part", method.as_str()));
     let done = |result: Result<(), String>, format| match result {
-        Ok(()) => Ok((out.clone(), format, None)),
+        Ok(()) => Ok((out.clone(), format)),
         Err(why) => {
             std::fs::remove_file(&out).ok();
             Err(Nothing::Failed(why))
@@ -185,7 +214,7 @@ fn by(context: &mut Context, method: Method, target: &Target) -> Result<Taken, N
             _ => Err(Nothing::Failed("no URL was given".into())),
         },
         Method::Jemalloc => match jemalloc::newest(&context.shelf.tmp(), target.pid) {
-            Ok(path) => Ok((path, Format::Jemalloc, None)),
+            Ok(path) => Ok((path, Format::Jemalloc)),
             Err(why) => Err(Nothing::Failed(why)),
         },
         Method::Smaps => done(smaps::copy(target.pid, &out), Format::Smaps),
@@ -197,7 +226,11 @@ fn v8(context: &mut Context, target: &Target) -> Result<Taken, Nothing> {
     let setup = setup(target.pid).map_err(Nothing::Failed)?;
     let objects = objects(context, target);
     let room = room(target.pid, &setup.dir).map_err(Nothing::Failed)?;
-    let room = Room { kept_bytes: context.shared.budget().1 / 4, ..room };
+    let shelf = context.shelf.tmp();
+    // Where the runtime writes elsewhere, what it wrote comes here from there.
+    let shelf_bytes = free_bytes(&shelf).map_err(|error| Nothing::Failed(format!("{}: {error}", shelf.display())))?;
+    let disk_bytes = room.disk_bytes.min(shelf_bytes);
+    let room = Room { kept_bytes: context.shared.budget().1 / 4, disk_bytes, ..room };
     let cleared = preflight::judge(objects, target.anon_bytes, room).map_err(Nothing::Refused)?;
     context.shared.tell(
         "heap",
@@ -211,7 +244,7 @@ fn v8(context: &mut Context, target: &Target) -> Result<Taken, Nothing> {
     );
     context.attribute(cleared.need_bytes);
     match node::snapshot(target.pid, &setup, node::Patience::default(), &*context.desk) {
-        Ok(path) => Ok((path, Format::V8Snapshot, Some(cleared))),
+        Ok(path) => Ok((path, Format::V8Snapshot)),
         Err(why) => {
             context.attribute(0);
             Err(Nothing::Failed(why))
@@ -246,7 +279,11 @@ fn objects(context: &mut Context, target: &Target) -> Objects {
     }
 }
 
-fn room(pid: i32, dir: &std::path::Path) -> Result<Room, String> {
+/// What may still be taken of the memory that `pid` lives in, and of the disk of `dir`.
+///
+/// # Errors
+/// What cannot be read.
+pub(super) fn room(pid: i32, dir: &std::path::Path) -> Result<Room, String> {
     let root = Root::default();
     let limits = limit::discover(&root, pid);
     let available = host::read(&root).map_err(|why| format!("the machine's memory cannot be read: {why}"))?;
@@ -262,75 +299,6 @@ fn room(pid: i32, dir: &std::path::Path) -> Result<Room, String> {
     };
     let disk_bytes = free_bytes(dir).map_err(|error| format!("{}: {error}", dir.display()))?;
     Ok(Room { headroom_bytes, limit_bytes, kept_bytes: 0, disk_bytes })
-}
-
-/// What is kept of the capture when its file has gone, made by a process of its own, niced, where there is room for it.
-fn digest(context: &mut Context, item: &Item, target: &Target, view: &mut CaptureView) {
-    let Some((format, file, bytes)) = &item.file else { return };
-    if *format == Format::V8Snapshot {
-        if let Some(objects) = node::objects(file) {
-            context.learnt = Some(Learnt { pid: target.pid, objects, anon_bytes: target.anon_bytes });
-        }
-        let own = rustix::process::getpid().as_raw_nonzero().get();
-        let need = (*bytes as f64 * DIGEST_RATIO) as u64 + DIGEST_FIXED_BYTES;
-        match room(own, &context.shelf.tmp()) {
-            Ok(room) if room.headroom_bytes > need => {}
-            Ok(room) => {
-                view.notes.push(format!(
-                    "no digest: it needs {}, and {} are free; see it elsewhere: plimsoll heap top {}",
-                    units::size(need),
-                    units::size(room.headroom_bytes),
-                    file.display()
-                ));
-                context.desk.show(|view| *view.refused_total.entry("digest".into()).or_default() += 1);
-                return;
-            }
-            Err(why) => view.notes.push(why),
-        }
-    }
-    let made = context.shelf.digest_path(item);
-    let mut command = Command::new("/proc/self/exe");
-    command.args(["heap", "digest"]).arg(file).arg("--out").arg(&made);
-    command.args(["--at-ms", &item.unix_ms.to_string(), "--life", &target.life.to_string()]);
-    command.args([
-        "--total",
-        &format!("rss={}", target.resident_bytes),
-        "--total",
-        &format!("anon={}", target.anon_bytes),
-    ]);
-    if *format == Format::V8Snapshot {
-        command.arg("--compress");
-    }
-    if matches!(format, Format::Jemalloc | Format::Pprof) {
-        // Its own files while it runs, whatever lies at their paths by now and wherever its root is.
-        command.arg("--binary").arg(format!("/proc/{}/exe", target.pid));
-        command.arg("--root").arg(format!("/proc/{}/root", target.pid));
-    }
-    command.stdout(std::process::Stdio::null());
-    let errors = context.shelf.tmp().join("digest.err");
-    if let Ok(file) = std::fs::File::create(&errors) {
-        command.stderr(file);
-    }
-    let ran = wait::run(command, DIGEST, &context.excluded, &*context.desk);
-    let digest = crate::supervise::files::read_bounded(&made).ok();
-    match digest.map(|bytes| plimsoll_heap::digest::Digest::read(&bytes[..])) {
-        Some(Ok(_)) => {}
-        _ => {
-            let said = crate::supervise::files::read_bounded(&errors).unwrap_or_default();
-            // Warnings come first, then what ended it, then perhaps a hint.
-            let said = String::from_utf8_lossy(&said);
-            let said =
-                said.lines().rev().find_map(|line| line.strip_prefix("plimsoll: ")).unwrap_or_default().to_owned();
-            let why = ran.err().unwrap_or(said);
-            view.notes.push(format!("no digest: {why}"));
-            context.desk.show(|view| *view.failed_total.entry("digest".into()).or_default() += 1);
-            if *format == Format::V8Snapshot {
-                // A snapshot that cannot be read is no snapshot.
-                view.failed = Some(format!("the snapshot cannot be read: {why}"));
-            }
-        }
-    }
-    std::fs::remove_file(&errors).ok();
 }
 
 /// Waits until what the snapshot grew by has come back; what has not is kept by the runtime, and said.
@@ -359,15 +327,4 @@ fn settle(context: &mut Context, view: &mut CaptureView) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_runtime_is_known_by_its_program() {
-        let mut sleeper = Command::new("sleep").arg("60").spawn().unwrap();
-        assert_eq!(runtime(i32::try_from(sleeper.id()).unwrap()), Runtime::Other);
-        assert_eq!(runtime(i32::MAX), Runtime::Other);
-        sleeper.kill().unwrap();
-        sleeper.wait().unwrap();
-    }
-}
+mod tests;

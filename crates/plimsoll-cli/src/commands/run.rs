@@ -116,7 +116,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "DUR", value_parser = interval, default_value = "30m")]
     heap_every: Duration,
 
-    /// Keep at most so many captures
+    /// Keep at most so many captures of each format
     #[arg(long, value_name = "N", default_value_t = shelf::KEEP_COUNT)]
     heap_keep: usize,
 
@@ -124,7 +124,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "DUR", value_parser = age, default_value = "30d")]
     heap_max_age: Duration,
 
-    /// Keep at most so many bytes of them; the newest is kept in any case
+    /// Keep at most so many bytes of them; the newest of each format is kept in any case
     #[arg(long, value_name = "SIZE", value_parser = size, default_value = "10G")]
     heap_max_size: u64,
 

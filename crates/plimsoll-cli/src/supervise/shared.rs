@@ -2,6 +2,8 @@
 //! descriptor counts. No file is read, and nothing is written, while a lock is held that the loop takes.
 
 mod past;
+#[cfg(test)]
+mod testing;
 mod view;
 
 pub(crate) use past::Past;

@@ -5,7 +5,7 @@ use std::process::{Output, Stdio};
 
 use serde_json::Value;
 
-use crate::faces::printed;
+use crate::faces::{Stage, printed};
 
 fn data(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../plimsoll-heap/testdata/v8").join(name)
@@ -145,4 +145,26 @@ fn figures_larger_than_can_be_counted_are_shown_as_the_most() {
     let top = heap(&["top", "--limit", "0"], &[path]);
     assert!(top.status.success(), "{top:?}");
     assert!(printed(&top).contains("(2 more)"), "{top:?}");
+}
+
+#[test]
+fn a_page_where_a_profile_was_expected_is_a_failed_capture_and_a_cheaper_one_is_taken() {
+    use std::io::{Read as _, Write as _};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let mode = format!("pprof=http://{}/", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let page = "<html>It works</html>";
+            assert!(stream.read(&mut [0; 1024]).unwrap() > 0);
+            write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{page}", page.len()).unwrap();
+        }
+    });
+    let mut stage = Stage::new();
+    stage.run("shop", &["--heap", &mode, "--no-cgroup"], &["sleep", "1000"]);
+    let answer: Value = serde_json::from_slice(&stage.ask(&["heap", "snapshot", "shop", "--json"]).stdout).unwrap();
+    assert_eq!((&answer["method"], &answer["failed"]), (&Value::from("smaps"), &Value::Null), "{answer:#}");
+    let note = answer["notes"][0].as_str().unwrap();
+    assert!(note.starts_with("pprof failed: ") && note.contains("no format that Plimsoll reads"), "{note}");
+    let status = stage.until("shop", |status| status["heap"]["served_total"] == 1);
+    assert_eq!(status["heap"]["taken_total"].get("pprof"), None, "{status:#}");
 }

@@ -1,6 +1,7 @@
 //! Where a sender puts values without the queue's lock: on credit, out of the room that the queue has.
 //!
-//! One for each sender, behind a lock of its own that is held for some nanoseconds and that only its queue takes beside it. It holds
+//! One for each sender, behind a lock of its own that is held for some nanoseconds (longer only while the buffer
+//! grows) and that only its queue takes beside it. It holds
 //! at most what was [lent](super::credit) to it, in items and in bytes: what lies here was admitted when the room was lent.
 
 use std::time::Duration;

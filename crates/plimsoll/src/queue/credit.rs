@@ -52,7 +52,10 @@ impl<T> Credits<T> {
     pub(super) fn call_in(&mut self, core: &mut Core<T>) {
         if self.is_out {
             self.call_in_parts(core);
-            let parts = self.borrowers.iter_mut().map(|borrower| &mut borrower.part);
+            let parts = self.borrowers.iter_mut().map(|borrower| {
+                borrower.part.give_room_back();
+                &mut borrower.part
+            });
             merge(parts, |value, note| core.append(note.entry(value)));
             self.is_out = false;
         }

@@ -81,12 +81,14 @@ impl<T> Part<T> {
     }
 
     /// After a burst that is over: room for four times what lies here is too much.
-    fn give_room_back(&mut self) {
-        let used = self.values.len();
-        if self.values.capacity() > KEPT_ITEMS && used < self.values.capacity() / 4 {
-            self.values.shrink_to(used.max(KEPT_ITEMS));
-            self.runs.shrink_to(used.max(KEPT_ITEMS));
+    pub(super) fn give_room_back(&mut self) {
+        fn give_back<T>(kept: &mut Vec<T>) {
+            if kept.capacity() > KEPT_ITEMS && kept.len() < kept.capacity() / 4 {
+                kept.shrink_to(kept.len().max(KEPT_ITEMS));
+            }
         }
+        give_back(&mut self.values);
+        give_back(&mut self.runs);
     }
 
     #[cfg(all(test, not(loom)))]
@@ -96,7 +98,7 @@ impl<T> Part<T> {
 
     #[cfg(all(test, not(loom)))]
     pub(super) fn places(&self) -> usize {
-        self.values.capacity()
+        self.values.capacity().max(self.runs.capacity())
     }
 }
 

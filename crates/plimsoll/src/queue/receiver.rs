@@ -45,7 +45,7 @@ impl<T> Receiver<T> {
             if let Some(value) = self.take_settled() {
                 return Some(value);
             }
-            let (core, _) = wait(&self.shared, Wish::ANY, None);
+            let (core, _) = wait(&self.shared, Wish::ANY, None, &mut self.parts);
             if let Some(taken) = self.take(core) {
                 return taken.ok();
             }
@@ -60,7 +60,7 @@ impl<T> Receiver<T> {
         if let Some(value) = self.take_settled() {
             return Ok(value);
         }
-        let (core, _) = wait(&self.shared, Wish::ANY, Some(timeout));
+        let (core, _) = wait(&self.shared, Wish::ANY, Some(timeout), &mut self.parts);
         self.take(core).unwrap_or(Err(RecvError::Timeout))
     }
 
@@ -105,7 +105,7 @@ impl<T> Receiver<T> {
     pub fn recv_all(&mut self, out: &mut Vec<T>) -> usize {
         self.linger();
         loop {
-            let (core, slept) = wait(&self.shared, Wish::ANY, None);
+            let (core, slept) = wait(&self.shared, Wish::ANY, None, &mut self.parts);
             if let Some(taken) = take_all(&self.shared, core, &mut self.ring, &mut self.parts, out) {
                 return self.caught(taken.unwrap_or(0), slept);
             }
@@ -120,7 +120,7 @@ impl<T> Receiver<T> {
         if !timeout.is_zero() {
             self.linger();
         }
-        let (core, slept) = wait(&self.shared, Wish::ANY, Some(timeout));
+        let (core, slept) = wait(&self.shared, Wish::ANY, Some(timeout), &mut self.parts);
         let taken = take_all(&self.shared, core, &mut self.ring, &mut self.parts, out);
         taken.unwrap_or(Err(RecvError::Timeout)).map(|count| self.caught(count, slept))
     }
@@ -138,6 +138,8 @@ impl<T> Receiver<T> {
                 }
                 let mut core = self.shared.lock();
                 if self.falls_asleep(&mut core, context) {
+                    drop(core);
+                    self.parts = Vec::new();
                     return Poll::Pending;
                 }
             }
@@ -165,12 +167,8 @@ impl<T> Receiver<T> {
         (0..self.linger_spins).for_each(|_| std::hint::spin_loop());
     }
 
-    /// Lingers longer after a small catch, less after a large one, and not where values are so rare that it slept for them; then it keeps
-    /// no places either.
+    /// Lingers longer after a small catch, less after a large one, and not where values are so rare that it slept for them.
     fn caught(&mut self, count: usize, slept: bool) -> usize {
-        if slept {
-            self.parts = Vec::new();
-        }
         self.linger_spins = match count {
             _ if slept => 0,
             ..SMALL_CATCH => (self.linger_spins * 2).clamp(16, LINGER_SPINS),
@@ -227,18 +225,19 @@ impl<T> Receiver<T> {
 /// For a batcher: what it takes stays queued until it is settled.
 impl<T> Receiver<T> {
     /// Sleeps until something comes, is lost, or nothing can come any more.
-    pub(super) fn wait_for_anything(&self) {
-        drop(wait(&self.shared, Wish::ANYTHING, None));
+    pub(super) fn wait_for_anything(&mut self) {
+        drop(wait(&self.shared, Wish::ANYTHING, None, &mut self.parts));
     }
 
     /// Sleeps until this much waits, somebody finds no room, or nothing can come any more; at most `timeout`.
-    pub(super) fn wait_for_batch(&self, items: usize, bytes: u64, timeout: Duration) {
-        drop(wait(&self.shared, Wish { items, bytes, is_pressing: true, losses: false }, Some(timeout)));
+    pub(super) fn wait_for_batch(&mut self, items: usize, bytes: u64, timeout: Duration) {
+        let wish = Wish { items, bytes, is_pressing: true, losses: false };
+        drop(wait(&self.shared, wish, Some(timeout), &mut self.parts));
     }
 
     /// Sleeps until nothing can come any more, at most `timeout`.
-    pub(super) fn wait_for_end(&self, timeout: Duration) {
-        drop(wait(&self.shared, Wish::END, Some(timeout)));
+    pub(super) fn wait_for_end(&mut self, timeout: Duration) {
+        drop(wait(&self.shared, Wish::END, Some(timeout), &mut self.parts));
     }
 
     /// Takes all that waits into the hand, when that is empty; what was lost until then goes to `losses`.
@@ -303,13 +302,21 @@ impl<T> Drop for Receiver<T> {
         let at = self.shared.clock.now();
         let mut core = self.shared.lock();
         let abandoned = core.receiver_left(at);
+        // A task that slept here will not be woken any more.
+        let sleeper = core.wait.wake();
         self.shared.settle_all(core);
-        drop(abandoned);
+        drop((abandoned, sleeper));
     }
 }
 
-/// Sleeps until the wish is granted, at most `timeout`; not before a few microseconds of pauses did not help. Says whether it slept.
-fn wait<T>(shared: &Shared<T>, wish: Wish, timeout: Option<Duration>) -> (Guard<'_, T>, bool) {
+/// Sleeps until the wish is granted, at most `timeout`; not before a few microseconds of pauses did not help, and without the places that it
+/// `kept` for the next time. Says whether it slept.
+fn wait<'a, T>(
+    shared: &'a Shared<T>,
+    wish: Wish,
+    timeout: Option<Duration>,
+    kept: &mut Vec<Part<T>>,
+) -> (Guard<'a, T>, bool) {
     let mut core = shared.lock_unordered();
     if core.grants(wish) || timeout.is_some_and(|timeout| timeout.is_zero()) {
         return (core, false);
@@ -329,6 +336,7 @@ fn wait<T>(shared: &Shared<T>, wish: Wish, timeout: Option<Duration>) -> (Guard<
             break;
         }
         slept = true;
+        *kept = Vec::new();
         core.sleep(Sleeper::Thread, wish);
         core.wait(&shared.arrived, left.map(|left| left.min(WAIT_MAX)));
     }

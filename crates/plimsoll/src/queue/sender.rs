@@ -101,7 +101,10 @@ impl<T: Weigh> Sender<T> {
             let now = MonotonicClock.now();
             let until = *until.get_or_insert_with(|| now.saturating_add(patience));
             if now >= until {
-                return Err(core.give_back(value, bytes, self.producer, Refusal::Late));
+                let late = core.give_back(value, bytes, self.producer, Refusal::Late);
+                // A batcher that waits for more is told that it is full.
+                self.shared.publish(core);
+                return Err(late);
             }
             if core.wait.wish().is_some_and(|wish| core.grants(wish)) {
                 // The receiver waits for a fuller queue than this can become.

@@ -1,7 +1,7 @@
 //! What the ends of a queue share: the core behind its lock, two condition variables, the overflow behind a lock of its own.
 //!
 //! Whoever changes the core gives the guard to one of [`Shared::publish`], [`Shared::vacate`] or [`Shared::settle_all`], which releases it
-//! and then wakes who waits for that change; nothing is woken, weighed, written or dropped under the lock.
+//! and then wakes who waits for that change; nobody is woken and no value is weighed, written or dropped under the lock.
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
@@ -260,19 +260,20 @@ impl<T> Shared<T> {
         let now = self.clock.now();
         // Room is made before the lock is taken.
         let mut stats = Stats { producers: Vec::with_capacity(PRODUCERS_MAX), ..Stats::default() };
-        self.lock().stats(now, &mut stats);
+        let mut core = self.lock();
+        core.stats(now, &mut stats);
+        // What senders turned away by themselves is known now.
+        self.publish(core);
         stats
     }
 
     /// Hands a value to the overflow; whether it was kept. A value that it gives back is dropped here.
     pub(super) fn spill(&self, value: T, bytes: u64, producer: usize, at: Duration) -> bool {
         let name = self.lock().name(producer);
+        let mut spilling = Spilling { shared: self, producer, bytes, at, kept: false };
         let fell = self.overflow.as_ref().map(|overflow| overflow.lock().keep(value, &name));
-        let kept = matches!(fell, Some(Ok(())));
-        let mut core = self.lock();
-        core.spilled(producer, bytes, kept, at);
-        self.publish(core);
-        kept
+        spilling.kept = matches!(fell, Some(Ok(())));
+        spilling.kept
     }
 
     /// Up to `most` values that lie in the overflow, behind what is in `out`; how many. They count as given out.
@@ -298,6 +299,23 @@ impl<T> Shared<T> {
         {
             overflow.lock().settle(count);
         }
+    }
+}
+
+/// A value on its way into the overflow: counted however that ends, also when the store panics.
+struct Spilling<'a, T> {
+    shared: &'a Shared<T>,
+    producer: usize,
+    bytes: u64,
+    at: Duration,
+    kept: bool,
+}
+
+impl<T> Drop for Spilling<'_, T> {
+    fn drop(&mut self) {
+        let mut core = self.shared.lock();
+        core.spilled(self.producer, self.bytes, self.kept, self.at);
+        self.shared.publish(core);
     }
 }
 

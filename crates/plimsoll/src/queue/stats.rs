@@ -193,9 +193,10 @@ pub struct OverflowStats {
 pub struct Stats {
     /// What is queued now: what waits, and what a batcher has in hand.
     pub queued: Tally,
-    /// The most values that were ever queued.
+    /// The most values that were ever queued, as far as anybody looked: a peak between two looks may be higher by what was on
+    /// [credit](super) then.
     pub peak_items: u64,
-    /// The most bytes that were ever queued.
+    /// The most bytes that were ever queued, as far as anybody looked.
     pub peak_bytes: u64,
     /// How long the oldest one has waited (as of the last clock tick, 1–10 ms); `None` when nothing waits.
     pub oldest_age: Option<Duration>,

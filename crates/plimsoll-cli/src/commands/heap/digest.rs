@@ -15,6 +15,8 @@ use super::input::Input;
 use crate::exit::Failure;
 use crate::symbols::Symbols;
 
+/// How its last words begin where the file is none of what Plimsoll reads, or a damaged one.
+pub(crate) const UNREADABLE: &str = "cannot be read: ";
 /// How far behind everybody else it runs.
 const NICE: i32 = 10;
 /// zstd's level: 10 to 12 % of a V8 snapshot at some 300 MB/s.
@@ -60,7 +62,11 @@ fn total(text: &str) -> Result<(String, u64), String> {
 pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
     // Refused only where somebody set a limit to it; then it runs as it is.
     rustix::process::nice(NICE).ok();
-    let mut digest = super::open::digest(Input::open(&args.file)?, &args.symbols)?;
+    let path = args.file.display();
+    // From here on it is the file's fault.
+    File::open(&args.file).map_err(|error| Failure::new(format!("cannot open {path}: {error}")))?;
+    let read = Input::open(&args.file).and_then(|input| super::open::digest(input, &args.symbols));
+    let mut digest = read.map_err(|why| Failure::new(format!("{UNREADABLE}{why}")))?;
     if let Some(at_ms) = args.at_ms {
         digest.unix_ns = at_ms.saturating_mul(1_000_000);
     }
@@ -145,10 +151,19 @@ mod tests {
 
     #[test]
     fn what_cannot_be_read_leaves_the_file_and_no_digest() {
+        let damaged: [&[u8]; 4] =
+            [b"{\"snapshot\":{\"meta\":{\"node_fields\":[\"type\",", b"<html>", b"", b"\x1f\x8bdamaged"];
+        for text in damaged {
+            let dir = tempfile::tempdir().unwrap();
+            let args = args(dir.path(), "");
+            std::fs::write(&args.file, text).unwrap();
+            let why = run(&args).unwrap_err().to_string();
+            assert!(why.starts_with(UNREADABLE), "{text:?}: {why}");
+            assert!(args.file.exists() && !args.out.exists(), "{text:?}");
+        }
         let dir = tempfile::tempdir().unwrap();
-        let args = args(dir.path(), "{\"snapshot\":{\"meta\":{\"node_fields\":[\"type\",");
-        assert!(run(&args).is_err());
-        assert!(args.file.exists() && !args.out.exists());
+        let args = Args { file: dir.path().join("none"), ..args(dir.path(), "") };
+        assert!(run(&args).unwrap_err().to_string().starts_with("cannot open "));
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use crate::exit::Failure;
 use crate::say;
+pub(crate) use digest::UNREADABLE;
 
 mod diff;
 mod digest;

@@ -13,7 +13,7 @@
 //! meanwhile is dropped and counted, or waits, or overflows, as the queue says. A batch is written whole or kept whole.
 //!
 //! **What is missing stands in the stream.** What the queue dropped becomes a [`Gap`] among the values: whose, how many, why, and between
-//! which times. Gaps go through the sink like values, so they are as safe as those.
+//! which times. Gaps go through the sink like values, so they are as safe as those; one that the sink refuses is counted.
 //!
 //! **No value stops the stream for ever.** A value that the sink [refuses](SinkError::refused), or that fails [`SUSPECT_AFTER`] times and again
 //! [`POISON_STRIKES`] times right after another went through, is dropped, counted as [`DropReason::Sink`](super::DropReason::Sink) and told in a gap;
@@ -38,7 +38,7 @@ use super::{Monitor, Receiver, Tally};
 use crate::drain::{Drain, TooManyHooks};
 pub use error::{SinkError, SinkErrorKind};
 pub use notice::{Notice, TOP_PRODUCERS};
-pub use record::{Gap, Record, Sink};
+pub use record::{FROM_OVERFLOW, Gap, Record, Sink};
 use run::{Control, Run};
 
 /// How long a value waits for others at most, unless set otherwise: 100 ms.
@@ -72,6 +72,8 @@ pub struct Stats {
     pub failures_total: u64,
     /// Values given up because the sink did not take them while it took others.
     pub poison_total: Tally,
+    /// Gaps given up because the sink did not take them while it took others.
+    pub gaps_refused_total: u64,
     /// Failures since the last success; above 0 the sink is failing.
     pub failures_in_a_row: u32,
     /// What the sink said last when it failed; stays after it is well again.

@@ -18,11 +18,14 @@ pub enum Record<T> {
     Gap(Gap),
 }
 
+/// The producer of a gap for a value that came back from the overflow, where nobody knows any more whose it was.
+pub const FROM_OVERFLOW: &str = "overflow";
+
 /// What one producer lost for one reason since the gap before. Stands behind what had been queued then; of what was displaced, before.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Gap {
-    /// Whose values are missing.
+    /// Whose values are missing; [`FROM_OVERFLOW`] where a value that came back from there was given up.
     pub producer: Arc<str>,
     /// Why.
     pub reason: DropReason,
@@ -35,6 +38,12 @@ pub struct Gap {
 }
 
 impl Gap {
+    /// One value that came by the overflow and was given up now. Whose it was and what it weighed the store did not keep.
+    pub(super) fn of_the_overflow(wall: Duration) -> Gap {
+        let lost = Tally { items: 1, bytes: 0 };
+        Gap { producer: FROM_OVERFLOW.into(), reason: DropReason::Sink, lost, first: wall, last: wall }
+    }
+
     /// Told on the queue's clock, which reads `now` when the wall clock reads `wall`.
     pub(super) fn of(loss: &Loss, now: Duration, wall: Duration) -> Gap {
         let on_the_wall = |at: Duration| wall.saturating_sub(now.saturating_sub(at));

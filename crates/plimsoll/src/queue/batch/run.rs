@@ -67,11 +67,10 @@ impl Control {
         self.0.state.lock().deadline
     }
 
-    /// Sleeps, or until an end is set that was not.
-    fn pause(&self, pause: Duration) {
+    /// Sleeps, or until another end is set than the one that is `known`.
+    fn pause(&self, known: Option<Duration>, pause: Duration) {
         let mut state = self.0.state.lock();
-        let before = state.deadline;
-        self.0.changed.wait_while_for(&mut state, |state| state.deadline == before, pause);
+        self.0.changed.wait_while_for(&mut state, |state| state.deadline == known, pause);
     }
 }
 
@@ -220,7 +219,7 @@ impl<T, S: Sink<T>> Run<T, S> {
         if !self.out.written.is_empty() {
             self.receiver.settle(&self.sums, overflow, None);
         }
-        let mut poison = Tally::default();
+        let (mut poison, mut gaps_refused) = (Tally::default(), 0);
         match self.out.given_up.take() {
             Some(Origin::Queue { producer, bytes }) => {
                 poison = Tally { items: 1, bytes };
@@ -229,8 +228,10 @@ impl<T, S: Sink<T>> Run<T, S> {
             Some(Origin::Overflow) => {
                 poison.items = 1;
                 self.receiver.settle(&[], 1, None);
+                self.behind.push(Gap::of_the_overflow(clock::wall()));
             }
-            _ => {}
+            Some(Origin::Own) => gaps_refused = 1,
+            None => {}
         }
         let error = match step {
             Step::Went => None,
@@ -241,6 +242,7 @@ impl<T, S: Sink<T>> Run<T, S> {
         let stats = &mut state.stats;
         stats.written_total += written + Tally { items: overflow, bytes: 0 };
         stats.gaps_total += gaps;
+        stats.gaps_refused_total += gaps_refused;
         stats.poison_total += poison;
         match error {
             None => {
@@ -261,8 +263,10 @@ impl<T, S: Sink<T>> Run<T, S> {
         self.say_losses(false);
         let pause = self.settings.retry.pause(self.flush.failures(), random_ratio());
         match self.control.deadline() {
-            Some(deadline) => self.control.pause(pause.min(deadline.saturating_sub(MonotonicClock.now()))),
-            None if self.receiver.is_ending() => self.control.pause(pause),
+            Some(deadline) => {
+                self.control.pause(Some(deadline), pause.min(deadline.saturating_sub(MonotonicClock.now())));
+            }
+            None if self.receiver.is_ending() => self.control.pause(None, pause),
             // The end of the queue ends the pause: what is to be written before a deadline is tried at once.
             None => self.receiver.wait_for_end(pause),
         }

@@ -361,3 +361,68 @@ fn what_overflows_is_written_behind_what_was_in_memory_and_settled_only_then() {
     assert_eq!(table.values(), (0..1000).map(|n| format!("{n:03}")).collect::<Vec<_>>());
     assert_eq!(shelf.1.load(Ordering::SeqCst), sender.stats().overflow.taken_total.items);
 }
+
+#[test]
+fn a_full_queue_presses_a_batcher_that_waits_for_more_also_when_nobody_waits_for_room() {
+    let (sender, receiver) = bounded(Limits { max_items: 4, max_bytes: 1 << 20 }, WhenFull::WaitUntil(Duration::ZERO));
+    let table = Table::default();
+    let batcher = Builder::new(receiver, table.clone()).every(Duration::from_secs(3600)).start().expect("a thread");
+    // Which of them finds it full depends on when the thread goes to sleep; one in the first round or the next does.
+    for n in 0..20_000 {
+        if table.calls.load(Ordering::SeqCst) > 0 {
+            break;
+        }
+        sender.send(n.to_string()).ok();
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    assert!(table.calls.load(Ordering::SeqCst) > 0, "it slept on a full queue");
+    batcher.finish(PATIENCE);
+}
+
+#[test]
+fn what_was_turned_away_while_a_batch_was_in_hand_is_told_without_another_value() {
+    let (sender, receiver) = queue(2);
+    let table = Table::default();
+    table.away(true);
+    let batcher = Builder::new(receiver, table.clone())
+        .every(Duration::ZERO)
+        .retry(Duration::from_millis(1), Duration::from_millis(5))
+        .start()
+        .expect("a thread");
+    (0..2).for_each(|n| assert_eq!(sender.send(n.to_string()).expect("open"), Sent::Queued));
+    table.wait_for(|table| table.calls.load(Ordering::SeqCst) >= 2);
+    (0..9).for_each(|n| assert_eq!(sender.send(n.to_string()).expect("open"), Sent::Dropped));
+    table.away(false);
+    table.wait_for(|table| table.gaps().iter().map(|gap| gap.lost.items).sum::<u64>() == 9);
+    batcher.finish(PATIENCE);
+}
+
+#[test]
+fn poison_that_came_by_the_overflow_is_told_in_a_gap() {
+    struct Shelf(std::collections::VecDeque<String>);
+    impl super::super::Overflow<String> for Shelf {
+        fn keep(&mut self, value: String, _: &str) -> Result<(), String> {
+            self.0.push_back(value);
+            Ok(())
+        }
+        fn next(&mut self) -> Option<String> {
+            self.0.pop_front()
+        }
+        fn settle(&mut self, _: u64) {}
+        fn kept(&self) -> u64 {
+            self.0.len() as u64
+        }
+    }
+    let overflow = WhenFull::Overflow(Box::new(Shelf(std::collections::VecDeque::new())));
+    let (sender, receiver) = bounded(Limits { max_items: 1, max_bytes: 1 << 20 }, overflow);
+    for value in ["a", "refused", "b"] {
+        sender.send(value.to_owned()).expect("open");
+    }
+    let table = Table::default();
+    let batcher = Builder::new(receiver, table.clone()).every(Duration::ZERO).start().expect("a thread");
+    table.wait_for(|table| table.gaps().len() == 1);
+    let finished = batcher.finish(PATIENCE);
+    assert_eq!((table.values(), finished.stats.poison_total.items), (vec!["a".to_owned(), "b".to_owned()], 1));
+    let gap = &table.gaps()[0];
+    assert_eq!((&*gap.producer, gap.reason, gap.lost.items), (FROM_OVERFLOW, DropReason::Sink, 1));
+}

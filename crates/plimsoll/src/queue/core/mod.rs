@@ -202,7 +202,9 @@ impl<T> Core<T> {
 
     /// When not even a value without weight would get in, its senders may turn away by themselves; whether that is so.
     pub(super) fn note_full(&mut self, producer: usize) -> bool {
-        let is_full = !self.shares.admits(&self.flows, self.used, producer, 0);
+        // With this policy what lies on another's share makes room for a value within its own.
+        let makes_room = self.policy == Policy::DropNewest && self.shares.is_within(&self.flows, producer, 0);
+        let is_full = !makes_room && !self.shares.admits(&self.flows, self.used, producer, 0);
         if is_full {
             self.producers[producer].lane.turn_away(self.shares.largest_bytes().saturating_add(1));
             self.is_any_full = true;
@@ -330,11 +332,19 @@ impl<T> Core<T> {
         }
     }
 
-    /// Whose value makes room for a new one; `None`: the new one has to go.
-    fn victim(&self, admitted: bool, producer: usize, bytes: u64) -> Option<usize> {
+    /// Whose value makes room for a new one; `None`: the new one has to go. Nothing is displaced for a value that would not get in
+    /// even then.
+    fn victim(&mut self, admitted: bool, producer: usize, bytes: u64) -> Option<usize> {
+        if !self.shares.has_room(self.in_hand, bytes) {
+            return None;
+        }
         match self.policy {
             // The room is there and the sum's is not: everybody for himself.
-            Policy::DropOldest if admitted => Some(producer),
+            Policy::DropOldest if admitted => {
+                let others = self.used.bytes - self.flows[producer].waiting().bytes;
+                let sum = self.sum.as_mut()?;
+                sum.cover_after_all(others.saturating_add(bytes)).then_some(producer)
+            }
             Policy::DropOldest => self.shares.furthest(&self.flows, producer, bytes),
             // What waits is older and stays, unless it lies on the share of the one that comes.
             Policy::DropNewest if !admitted && self.shares.is_within(&self.flows, producer, bytes) => {
@@ -434,6 +444,10 @@ impl<T> Core<T> {
         flow.hand -= out;
         flow.left += out;
         self.in_hand -= out;
+        if self.is_any_full {
+            // Told while they are fresh: the batcher goes to sleep next, unless there is a loss to tell.
+            self.fetch_turned_away(at);
+        }
         self.released(out);
         if let Some(reason) = dropped {
             self.note_drop(producer, reason, out, at);

@@ -2,8 +2,8 @@
 //!
 //! A part of the queue ([`GUARANTEED_RATIO`], one half) is divided equally among the producers that have a handle or something queued: each
 //! one's **share** is its own, the rest is **common**, first come, first served. What a producer has queued beyond its share
-//! lies in the common part. So a value is admitted when the queue has room for it and either its producer stays within its share, or
-//! the common part has room for what goes beyond it; in items and in bytes. With one producer that is the whole queue.
+//! lies in the common part. So a value is admitted when the queue has room for it and its producer stays within its share, or
+//! the common part has room for what goes beyond it: in items, and in bytes. With one producer that is the whole queue.
 //!
 //! Hence: **a producer within its share always finds room, whatever the others do**, because n shares and the common part are
 //! together the queue. A producer that comes, or goes, changes the shares; what was queued before may then exceed the common part
@@ -103,7 +103,9 @@ impl Shares {
         let others = flows.iter().enumerate().filter(|(i, _)| *i != producer);
         own == Tally::default() || {
             let beyond = others.fold(own, |sum, (_, flow)| sum + self.beyond(flow, Tally::default()));
-            beyond.items <= self.common.items && beyond.bytes <= self.common.bytes
+            // Of what it takes nothing it need not find anything, though others have overdrawn it.
+            (own.items == 0 || beyond.items <= self.common.items)
+                && (own.bytes == 0 || beyond.bytes <= self.common.bytes)
         }
     }
 

@@ -44,6 +44,15 @@ impl Sum {
         }
     }
 
+    /// As [`Sum::cover`], also right after a refusal: this is another question.
+    #[cold]
+    pub(super) fn cover_after_all(&mut self, bytes: u64) -> bool {
+        match bytes.saturating_sub(self.charge.bytes()) {
+            0 => true,
+            lack => self.account.reserve(lack..=lack).is_ok_and(|more| self.charge.merge(more).is_ok()),
+        }
+    }
+
     /// Gives back what `used_bytes` do not need.
     pub(super) fn uncover(&mut self, used_bytes: u64) {
         self.not_before = Duration::ZERO;

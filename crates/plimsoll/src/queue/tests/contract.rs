@@ -268,3 +268,34 @@ fn a_sleeping_receiver_is_woken_by_a_value_by_close_and_by_the_last_sender() {
     let (_sender, mut receiver) = bounded::<Load>(limits(9, 99), WhenFull::Reject);
     assert_eq!(receiver.recv_timeout(Duration::from_millis(5)), Err(RecvError::Timeout));
 }
+
+#[test]
+fn nothing_is_displaced_for_a_value_that_would_not_get_in_even_then() {
+    let (sender, mut receiver) = bounded(limits(10, 100), WhenFull::DropOldest);
+    assert!(sender.send(load(0, 50)).is_ok());
+    receiver.fill_hand(&mut Vec::new());
+    assert!((1..6).all(|id| sender.send(load(id, 10)) == Ok(Sent::Queued)));
+    assert_eq!(sender.send(load(6, 60)), Ok(Sent::Dropped), "50 bytes are in hand and stay there");
+    assert_eq!(sender.stats().queued, tally(6, 100));
+}
+
+#[test]
+fn a_task_that_slept_for_a_value_is_let_go_with_its_receiver() {
+    let (sender, mut receiver) = bounded::<Load>(limits(10, 100), WhenFull::Reject);
+    let waker = Arc::new(Nothing);
+    {
+        let mut waiting = std::pin::pin!(receiver.recv_async());
+        let waker = std::task::Waker::from(Arc::clone(&waker));
+        assert!(waiting.as_mut().poll(&mut std::task::Context::from_waker(&waker)).is_pending());
+    }
+    assert_eq!(Arc::strong_count(&waker), 2, "the queue has its waker");
+    drop(receiver);
+    assert_eq!(Arc::strong_count(&waker), 1);
+    drop(sender);
+}
+
+struct Nothing;
+
+impl std::task::Wake for Nothing {
+    fn wake(self: Arc<Self>) {}
+}

@@ -136,3 +136,17 @@ fn more_senders_than_have_credit_lose_nothing() {
     assert_eq!(receiver.recv_all(&mut all), 10_000);
     assert_eq!(ids(&all), (0..10_000).collect::<Vec<_>>());
 }
+
+#[test]
+fn what_was_known_of_a_burst_is_given_back_as_its_values_are() {
+    let (sender, mut receiver) = bounded(limits(100_000, u64::MAX), WhenFull::Reject);
+    let mut all = Vec::new();
+    for count in [50_000, 50_000, 10, 10, 10, 10] {
+        // No two weigh the same, so each has a note of its own.
+        (0..count).for_each(|id| assert!(sender.send(load(id, 1 + id)).is_ok()));
+        all = Vec::new();
+        assert_eq!(receiver.recv_all(&mut all), count as usize);
+    }
+    let kept = receiver.places_kept() + receiver.shared.places_on_credit();
+    assert!(kept <= 4 * KEPT_ITEMS, "{kept} places, after a catch of {}", all.len());
+}

@@ -104,8 +104,11 @@ impl Model {
         let beyond = (0..3).fold(Tally::default(), |sum, i| {
             sum + self.beyond(i, if i == producer { tally(1, load.bytes) } else { Tally::default() })
         });
-        fits(after, tally(self.limits.max_items as u64, self.limits.max_bytes))
-            && (self.is_within(producer, load) || fits(beyond, self.common()))
+        fits(after, tally(self.limits.max_items as u64, self.limits.max_bytes)) && {
+            let own = self.beyond(producer, tally(1, load.bytes));
+            (own.items == 0 || beyond.items <= self.common().items)
+                && (own.bytes == 0 || beyond.bytes <= self.common().bytes)
+        }
     }
 
     /// Whose value goes, and where it lies; `None`: the new one.

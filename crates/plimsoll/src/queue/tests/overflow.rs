@@ -126,3 +126,28 @@ fn threads_overflow_beside_a_receiver_and_each_keeps_its_order() {
     threads.into_iter().for_each(|thread| thread.join().expect("no panic"));
     assert_eq!(count, 15_000);
 }
+
+#[test]
+fn a_store_that_panics_costs_one_counted_value_and_the_queue_ends_in_order() {
+    struct Panics;
+    impl Overflow<Load> for Panics {
+        fn keep(&mut self, _: Load, _: &str) -> Result<(), Load> {
+            panic!("the disk is on fire")
+        }
+        fn next(&mut self) -> Option<Load> {
+            None
+        }
+        fn settle(&mut self, _: u64) {}
+        fn kept(&self) -> u64 {
+            0
+        }
+    }
+    let (sender, mut receiver) = bounded(limits(1, 100), WhenFull::Overflow(Box::new(Panics)));
+    assert_eq!(sender.send(load(0, 10)), Ok(Sent::Queued));
+    let other = sender.clone();
+    assert!(std::thread::spawn(move || other.send(load(1, 10))).join().is_err());
+    let monitor = sender.monitor();
+    drop(sender);
+    assert_eq!((receiver.recv(), receiver.recv()), (Some(load(0, 10)), None));
+    assert_eq!(monitor.stats().total().dropped_for(DropReason::Overflow), tally(1, 10));
+}

@@ -96,3 +96,22 @@ fn a_producer_that_left_keeps_its_share_until_what_it_queued_has_left() {
     assert_eq!(first.stats().share, tally(4, 500));
     assert_eq!((0..100).filter(|_| sends(&first)).count(), 4);
 }
+
+#[test]
+fn a_heavy_value_that_found_no_room_does_not_shut_out_a_light_one_within_its_share() {
+    let (flood, _receiver) = bounded(limits(8, 100), WhenFull::DropNewest);
+    assert!((0..8).all(|id| flood.send(load(id, 1)) == Ok(Sent::Queued)));
+    let late = flood.named("late");
+    assert_eq!(late.send(load(8, 60)), Ok(Sent::Dropped), "beyond its share of 25 bytes");
+    assert_eq!(late.send(load(9, 1)), Ok(Sent::Displaced(1)));
+}
+
+#[test]
+fn who_takes_nothing_of_an_overdrawn_dimension_gets_in_one_by_one_as_on_credit() {
+    let (heavy, _receiver) = bounded(limits(1_000, 10_000), WhenFull::Reject);
+    assert!((0..90).all(|id| heavy.send(load(id, 100)).is_ok()));
+    let light = heavy.named("light");
+    // A look between two sends calls all credit in.
+    let sent = (0..1_000).take_while(|id| light.send(load(*id, 1)).is_ok() && light.stats().queued.items > 0).count();
+    assert_eq!(sent, 750, "its share of 250 and the common part of 500 items");
+}

@@ -56,3 +56,15 @@ fn who_waits_for_the_sum_alone_is_told_at_once() {
     assert_eq!((error.refusal, error.value), (Refusal::SumFull, load(1, 1_000)));
     assert_eq!(sender.stats().total().refused_for(Refusal::SumFull), tally(1, 1_000));
 }
+
+#[test]
+fn nothing_is_displaced_for_a_value_that_the_sum_would_refuse_even_then() {
+    let ledger = Ledger::with_cap(100_000);
+    let other = ledger.account("other").expect("few accounts").charge(95_000);
+    let (sender, _receiver) = queue(&ledger, "a", WhenFull::DropOldest);
+    assert!((0..5).all(|id| sender.send(load(id, 1_000)) == Ok(Sent::Queued)));
+    assert_eq!(sender.send(load(5, 50_000)), Ok(Sent::Dropped));
+    assert_eq!(sender.stats().queued, tally(5, 5_000));
+    assert_eq!(sender.send(load(6, 2_000)), Ok(Sent::Displaced(2)), "its own make room");
+    drop(other);
+}

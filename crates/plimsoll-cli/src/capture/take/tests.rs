@@ -1,0 +1,160 @@
+//! One capture of a program that passes for Node: a shell that answers the signal as each case says.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::{Child, Command};
+use std::sync::Arc;
+
+use plimsoll::gauge::tree::Excluded;
+use rustix::process::Pid;
+
+use super::super::due::EVERY;
+use super::super::mode::Mode;
+use super::super::shelf::{Keep, Shelf};
+use super::super::{Context, Desk};
+use super::*;
+use crate::supervise::child;
+use crate::supervise::shared::Shared;
+
+/// What makes a digest of a file that can be read: `heap digest FILE --out DIGEST`.
+const WELL: &str = "printf 'plimsoll-digest 1\\nunix_ns 1\\nlife 0\\nend 0\\n' > $5";
+const SNAPSHOT: &str = "Heap.20261126.130501.$$.0.001.heapsnapshot";
+
+/// An executable of these lines.
+fn script(dir: &Path, name: &str, lines: &str) -> PathBuf {
+    let path = dir.join(name);
+    std::fs::write(&path, format!("#!/bin/sh\n{lines}\n")).unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o700)).unwrap();
+    path
+}
+
+/// A program that runs, ended with the test.
+struct Program {
+    child: Child,
+}
+
+impl Program {
+    /// A shell under the name of `node` that does `on_signal` and writes its snapshots to `out`.
+    fn node(dir: &Path, out: &Path, on_signal: &str) -> Program {
+        let (shell, ready) = (dir.join("node"), dir.join("ready"));
+        std::fs::copy("/bin/sh", &shell).unwrap();
+        std::fs::set_permissions(&shell, std::fs::Permissions::from_mode(0o700)).unwrap();
+        let script = format!("trap '{on_signal}' USR2; : > {}; while :; do sleep 0.05; done", ready.display());
+        let options = format!("--heapsnapshot-signal=SIGUSR2 --diagnostic-dir={}", out.display());
+        let child =
+            Command::new(&shell).arg("-c").arg(script).env("NODE_OPTIONS", options).current_dir(out).spawn().unwrap();
+        while !ready.exists() {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Program { child }
+    }
+
+    fn pid(&self) -> i32 {
+        i32::try_from(self.child.id()).unwrap()
+    }
+
+    /// What captures of it work with: everything in `dir`, a budget of 1 GiB.
+    fn context(&self, dir: &Path, mode: Mode) -> Context {
+        let shared = Shared::of_test(dir);
+        let process = child::identify(Pid::from_raw(self.pid()).unwrap()).unwrap();
+        shared.child_started(&child::adopt(process).unwrap(), 0.0);
+        let desk = Arc::new(Desk::new("auto", EVERY));
+        desk.life_began(Duration::ZERO);
+        Context {
+            mode,
+            shelf: Shelf::new(dir.join("heap"), Keep::default()),
+            desk,
+            shared: Arc::new(shared),
+            excluded: Excluded::default(),
+            agents: None,
+            learnt: None,
+            own: script(dir, "own", WELL),
+            attributed: false,
+        }
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+fn names(dir: &Path) -> Vec<String> {
+    std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+}
+
+#[test]
+fn a_runtime_is_known_by_its_program() {
+    let mut sleeper = Command::new("sleep").arg("60").spawn().unwrap();
+    assert_eq!(runtime(i32::try_from(sleeper.id()).unwrap()), Runtime::Other);
+    assert_eq!(runtime(i32::MAX), Runtime::Other);
+    sleeper.kill().unwrap();
+    sleeper.wait().unwrap();
+}
+
+#[test]
+fn a_snapshot_that_is_taken_is_on_the_shelf_and_nothing_stays_put_down_to_it() {
+    let (dir, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let program = Program::node(dir.path(), out.path(), &format!("echo {{}} > {SNAPSHOT}"));
+    let mut context = program.context(dir.path(), Mode::Auto);
+    let view = at(&mut context, Trigger::Asked, 1_700_000_000_000);
+    assert_eq!((view.method.as_str(), &view.failed, view.notes.len()), ("v8-snapshot", &None, 0), "{view:?}");
+    assert_eq!(view.id, format!("1700000000000-asked-{}", program.pid()));
+    assert_eq!(names(out.path()), Vec::<String>::new());
+    assert_eq!((context.attributed, context.desk.view().attributed_bytes), (false, 0));
+}
+
+#[test]
+fn a_snapshot_that_cannot_be_put_on_the_shelf_has_failed_and_a_cheaper_one_is_taken() {
+    let (dir, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let program = Program::node(dir.path(), out.path(), &format!("echo {{}} > {SNAPSHOT}"));
+    let mut context = program.context(dir.path(), Mode::Auto);
+    // Something lies where the snapshot is to go.
+    let place = dir.path().join("heap").join(format!("1700000000000-asked-{}.heapsnapshot", program.pid()));
+    std::fs::create_dir_all(place.join("x")).unwrap();
+    let view = at(&mut context, Trigger::Asked, 1_700_000_000_000);
+    assert_eq!((view.method.as_str(), &view.failed), ("smaps", &None), "{view:?}");
+    assert!(view.notes[0].starts_with("v8-snapshot failed: cannot rename to "), "{view:?}");
+    assert_eq!(context.desk.view().failed_total["v8-snapshot"], 1);
+    assert_eq!(names(out.path()), Vec::<String>::new(), "nothing stays where nobody looks after it");
+    assert_eq!((context.attributed, context.desk.view().attributed_bytes), (false, 0));
+}
+
+#[test]
+fn what_cannot_be_read_has_failed_and_leaves_nothing_and_what_could_not_be_looked_at_stays() {
+    let v8_is_bad = |otherwise: &str| format!("case $3 in *.heapsnapshot) {otherwise};; *) {WELL};; esac");
+    // Half a megabyte, well within what a digest may have.
+    let rows = "seq 20000 | sed 's/.*/class 1 1 0 a-class-of-number-&/'";
+    let long = format!("(printf 'plimsoll-digest 1\\nunix_ns 1\\nlife 0\\n'; {rows}; echo end 20000) > $5");
+    let unreadable = "echo warned >&2; echo plimsoll: cannot be read: at byte 4: no JSON >&2";
+    // (what the digest's process does, the method that gave the capture, what is said)
+    let cases = [
+        (v8_is_bad(unreadable), "smaps", "v8-snapshot failed: what was written cannot be read: at byte 4: no JSON"),
+        (
+            v8_is_bad("echo plimsoll: cannot write it: disk full >&2"),
+            "v8-snapshot",
+            "no digest: cannot write it: disk full",
+        ),
+        (v8_is_bad("kill -9 $$"), "v8-snapshot", "no digest: /"),
+        (v8_is_bad("echo half > $5"), "v8-snapshot", "no digest: /"),
+        (long, "v8-snapshot", ""),
+    ];
+    for (own, method, said) in cases {
+        let (dir, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let program = Program::node(dir.path(), out.path(), &format!("echo {{}} > {SNAPSHOT}"));
+        let mut context = program.context(dir.path(), Mode::Auto);
+        context.own = script(dir.path(), "own", &own);
+        let view = at(&mut context, Trigger::Asked, 1_700_000_000_000);
+        assert_eq!((view.method.as_str(), &view.failed), (method, &None), "{said}: {view:?}");
+        assert!(view.notes.concat().starts_with(said) && view.notes.is_empty() == said.is_empty(), "{said}: {view:?}");
+        let desk = context.desk.view();
+        let is_kept = method == "v8-snapshot";
+        assert_eq!(desk.taken_total.contains_key("v8-snapshot"), is_kept, "{said}: {desk:?}");
+        assert_eq!(!desk.failed_total.contains_key("v8-snapshot"), is_kept, "{said}: {desk:?}");
+        assert_eq!(desk.failed_total.contains_key("digest"), said.starts_with("no digest"), "{said}: {desk:?}");
+        let kept = names(&dir.path().join("heap")).iter().any(|name| name.ends_with(".heapsnapshot"));
+        assert_eq!(kept, is_kept, "{said}");
+    }
+}
