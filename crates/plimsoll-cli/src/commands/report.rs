@@ -66,14 +66,14 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
 fn of_dir(dir: &Path) -> Result<(Analysis, PathBuf, String), Failure> {
     let samples = heap::trend::read(dir, &Symbols::default())?;
     let name = dir.canonicalize().ok().and_then(|dir| dir.file_name().map(|name| name.to_string_lossy().into_owned()));
-    Ok((trend::analyse(samples, None), dir.to_owned(), name.unwrap_or_default()))
+    Ok((trend::analyse(samples, None, wall()), dir.to_owned(), name.unwrap_or_default()))
 }
 
 fn of_name(args: &Args) -> Result<(Analysis, PathBuf, String), Failure> {
     let layouts = layouts(&args.place.dir(), Some(&args.what))?;
     let layout = layouts.first().ok_or_else(|| Failure::usage(format!("no program {:?}", args.what)))?;
     let budget = found::look(layout, &Client::new(layout.socket())).snapshot.memory.budget_bytes;
-    let analysis = trend::of_history(&layout.history(), budget);
+    let analysis = trend::of_history(&layout.history(), budget, wall());
     if analysis.judged.iter().all(|judged| judged.verdicts.is_empty()) {
         return Err(Failure::new(format!("{}: no history yet", layout.name()))
             .hint("a supervised program is looked at every minute; ask again in a few"));

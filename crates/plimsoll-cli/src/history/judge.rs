@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
-use plimsoll_heap::series::{Point, Series, Unit};
+use plimsoll_heap::series::{Point, Series, Unit, of_one_time};
 use plimsoll_heap::trend::Setup;
 use plimsoll_heap::verdict::{self, State, Verdict};
 
-use super::{NAMES, Record, load};
+use super::{Loaded, NAMES, Record, load};
 use crate::snapshot::VerdictView;
 
 /// How long verdicts are good for.
@@ -55,9 +55,20 @@ fn one(records: &[Record], at: usize) -> Series {
     Series::new(NAMES[at], unit, records.iter().filter_map(point))
 }
 
-/// Judges the history at `path`; memory against `budget_bytes`.
-pub(crate) fn of_file(path: &Path, budget_bytes: Option<u64>) -> Vec<VerdictView> {
-    of_records(&load(path), budget_bytes)
+/// Judges the history at `path`; memory against `budget_bytes`, `now` since 1970. What is left out is said with the verdict on memory.
+pub(crate) fn of_file(path: &Path, budget_bytes: Option<u64>, now: Duration) -> Vec<VerdictView> {
+    let Loaded { mut records, unread } = load(path);
+    records.sort_by_key(|record| record.unix_seconds);
+    let times: Vec<f64> = records.iter().map(|record| record.unix_seconds as f64).collect();
+    let of_one_time = of_one_time(&times, now.as_secs_f64());
+    let left_out = times.len() - of_one_time.len();
+    let mut views = of_records(&records[of_one_time], budget_bytes);
+    if let Some(memory) = views.iter_mut().find(|view| view.key == NAMES[MEMORY]) {
+        memory.reasons.extend(crate::trend::said_of_left_out(left_out));
+        let lines = crate::view::words::plural(unread, "line", "lines");
+        memory.reasons.extend((unread > 0).then(|| format!("{lines} of the history cannot be read")));
+    }
+    views
 }
 
 /// Judges records: one verdict a figure and a name, leaks first. What is named is a part of the whole: it matters by what the process
@@ -154,6 +165,30 @@ mod tests {
         assert!((memory.per_hour.unwrap() / 1e6 - 2.0).abs() < 0.1, "{memory:?}");
         assert!((memory.time_to_limit_seconds.unwrap() / 3_600.0 - 114.0).abs() < 4.0, "{memory:?}");
         assert!(leaking[1].time_to_limit_seconds.is_none());
+    }
+
+    #[test]
+    fn a_line_of_another_year_and_bytes_that_are_no_text_hide_no_leak() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("history.log");
+        let mut history = crate::history::History::new(path.clone());
+        let days = records(48, |h| 100.0 + 2.0 * h, |_| 40.0);
+        let (first, rest) = days.split_at(days.len() / 2);
+        first.iter().for_each(|record| history.add(record));
+        let text = std::fs::OpenOptions::new().append(true).open(&path).unwrap();
+        std::io::Write::write_all(&mut &text, b"\xff\n").unwrap();
+        let ahead = 315_360_000;
+        let other = Record { unix_seconds: days[0].unix_seconds + ahead, ..days[0].clone() };
+        [&other].into_iter().chain(rest).for_each(|record| history.add(record));
+        let now = Duration::from_secs(days[0].unix_seconds + 49 * 3_600);
+        let judged = of_file(&path, None, now);
+        let memory = judged.iter().find(|view| view.key == "memory").unwrap();
+        assert_eq!(memory.state, "leaking", "{memory:?}");
+        let said = memory.reasons.join("; ");
+        assert!(
+            said.contains("1 reading of another time") && said.ends_with("1 line of the history cannot be read"),
+            "{said}"
+        );
     }
 
     #[test]

@@ -11,7 +11,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
-use plimsoll::clock::{Clock as _, MonotonicClock};
+use plimsoll::clock::{Clock as _, MonotonicClock, wall};
 
 use super::judge::{self, KEEP};
 use super::{History, Record};
@@ -99,7 +99,7 @@ impl Shared {
                 parking_lot::MutexGuard::unlocked(&mut inner, || history.add(&record));
                 inner.unwritten_total += std::mem::take(&mut history.unwritten_total);
             } else if let Some(budget) = inner.wanted.take() {
-                let verdicts = parking_lot::MutexGuard::unlocked(&mut inner, || judge::of_file(path, budget));
+                let verdicts = parking_lot::MutexGuard::unlocked(&mut inner, || judge::of_file(path, budget, wall()));
                 inner.judged = Some((MonotonicClock.now(), verdicts));
                 self.answered.notify_all();
             } else if inner.stop {
@@ -152,7 +152,7 @@ mod tests {
         let verdicts = keeper.verdicts(None);
         assert!(verdicts.iter().any(|verdict| verdict.key == "memory"), "{verdicts:?}");
         drop(keeper);
-        assert_eq!(load(&path), [record(1), record(2), record(3)]);
+        assert_eq!(load(&path).records, [record(1), record(2), record(3)]);
     }
 
     #[test]

@@ -167,9 +167,18 @@ fn older(path: &Path) -> PathBuf {
     path.with_extension("log.1")
 }
 
-/// What both files tell, oldest first; at most [`RECORDS_MAX`], evenly chosen. What is not there or of another version is empty.
-pub(crate) fn load(path: &Path) -> Vec<Record> {
-    let mut records = Vec::new();
+/// What both files tell.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Loaded {
+    /// Oldest first; at most [`RECORDS_MAX`], evenly chosen.
+    pub(crate) records: Vec<Record>,
+    /// Lines that could not be read, those that a kill tore among them.
+    pub(crate) unread: u64,
+}
+
+/// What both files tell. What is not there or of another version is empty; a line that cannot be read is passed over and counted.
+pub(crate) fn load(path: &Path) -> Loaded {
+    let mut loaded = Loaded::default();
     let files = [older(path), path.to_owned()];
     let every = files.iter().map(|path| lines(path)).sum::<usize>().div_ceil(RECORDS_MAX).max(1);
     let mut seen = 0;
@@ -177,27 +186,30 @@ pub(crate) fn load(path: &Path) -> Vec<Record> {
         let mut names: Vec<Arc<str>> = Vec::new();
         let Ok(file) = File::open(&path) else { continue };
         let mut lines = BufReader::new(file.take(2 * FILE_BYTES_MAX));
-        let mut line = String::new();
+        let mut line = Vec::new();
         let mut is_first = true;
-        while let Ok(1..) = (&mut lines).take(LINE_BYTES_MAX as u64).read_line(&mut line) {
+        while let Ok(1..) = (&mut lines).take(LINE_BYTES_MAX as u64).read_until(b'\n', &mut line) {
+            let text = String::from_utf8_lossy(&line);
             // What ends without an end of line is torn.
-            let whole = line.strip_suffix('\n');
+            let whole = text.strip_suffix('\n');
             if is_first && whole != Some(HEAD) {
                 break;
             }
-            is_first = false;
             if let Some(told) = whole.and_then(|line| line.strip_prefix(NAMES_MARK)) {
                 names = told.split(' ').filter(|word| !word.is_empty()).take(NAMED_MAX).map(named::name).collect();
             } else if let Some(record) = whole.and_then(|line| Record::parse(line, &names)) {
                 if seen % every == 0 {
-                    records.push(record);
+                    loaded.records.push(record);
                 }
                 seen += 1;
+            } else if !is_first && whole != Some("") {
+                loaded.unread += 1;
             }
+            is_first = false;
             line.clear();
         }
     }
-    records
+    loaded
 }
 
 /// Lines of a file, by their ends.
@@ -229,10 +241,10 @@ mod tests {
         (1..=3).for_each(|at| history.add(&record(at)));
         // Killed inside a write.
         OpenOptions::new().append(true).open(&path).unwrap().write_all(b"4 7 40 4").unwrap();
-        assert_eq!(load(&path), [record(1), record(2), record(3)]);
+        assert_eq!(load(&path).records, [record(1), record(2), record(3)]);
         let mut next = History::new(path.clone());
         next.add(&record(5));
-        assert_eq!(load(&path), [record(1), record(2), record(3), record(5)]);
+        assert_eq!(load(&path).records, [record(1), record(2), record(3), record(5)]);
         assert_eq!(next.unwritten_total, 0);
     }
 
@@ -247,7 +259,7 @@ mod tests {
         for file in [path.clone(), older(&path)] {
             assert!(file.metadata().unwrap().len() <= FILE_BYTES_MAX);
         }
-        let records = load(&path);
+        let records = load(&path).records;
         assert!((RECORDS_MAX / 2..=RECORDS_MAX).contains(&records.len()), "{}", records.len());
         assert!(records.is_sorted_by_key(|r| r.unix_seconds) && records.last().unwrap().unix_seconds > 23_900);
     }
@@ -274,23 +286,44 @@ mod tests {
         OpenOptions::new().append(true).open(&path).unwrap().write_all(b"4 7 40 4").unwrap();
         let mut next = History::new(path.clone());
         told[3..].iter().for_each(|record| next.add(record));
-        assert_eq!(load(&path), told);
+        assert_eq!(load(&path).records, told);
         let mut text = String::new();
         File::open(&path).unwrap().take(FILE_BYTES_MAX).read_to_string(&mut text).unwrap();
         assert_eq!(text.matches("= queue%20orders account%201%20%25\n").count(), 1, "{text}");
         // The names stand at the beginning of the next file, too.
         let long = (10..40_000).map(|at| with(at, &[("queue orders", at)]));
         long.for_each(|record| next.add(&record));
-        assert!(load(&path).iter().all(|record| record.unix_seconds < 10 || record.named[0].1 == record.unix_seconds));
+        assert!(
+            load(&path)
+                .records
+                .iter()
+                .all(|record| record.unix_seconds < 10 || record.named[0].1 == record.unix_seconds)
+        );
+    }
+
+    #[test]
+    fn a_line_that_cannot_be_read_is_passed_over_and_counted() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("history.log");
+        let mut history = History::new(path.clone());
+        history.add(&record(1));
+        // Not a number, then bytes that are no text, then a line longer than any.
+        let mut file = OpenOptions::new().append(true).open(&path).unwrap();
+        file.write_all(b"2 7 x\n\xff\xfe 3 7\n").unwrap();
+        file.write_all(&[b'9'; LINE_BYTES_MAX - 1]).unwrap();
+        file.write_all(b"\n").unwrap();
+        history.add(&record(4));
+        let loaded = load(&path);
+        assert_eq!((loaded.records, loaded.unread), (vec![record(1), record(4)], 3));
     }
 
     #[test]
     fn what_is_of_another_version_is_not_read() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("history.log");
-        assert_eq!(load(&path), []);
+        assert_eq!(load(&path).records, []);
         std::fs::write(&path, "plimsoll-history 2\n1 2 3 4 5 6 7 8 9 10 11 12 13 14\n").unwrap();
-        assert_eq!(load(&path), []);
+        assert_eq!(load(&path).records, []);
         // A directory in its place: refused, counted.
         let taken = dir.path().join("taken.log");
         std::fs::create_dir(&taken).unwrap();

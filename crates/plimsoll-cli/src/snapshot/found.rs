@@ -104,7 +104,7 @@ fn from_files(layout: &Layout, why: &ClientError) -> Snapshot {
             snapshot.group.path = Some(group.dir.display().to_string());
         }
     }
-    snapshot.verdicts = judge::of_file(&layout.history(), snapshot.memory.budget_bytes);
+    snapshot.verdicts = judge::of_file(&layout.history(), snapshot.memory.budget_bytes, wall());
     if snapshot.state == RunState::Stale {
         snapshot.supervisor.heartbeat_age_seconds = last_sign_seconds(layout, now);
         snapshot.memory.unread = Some("nobody reads it now".to_owned());

@@ -5,23 +5,23 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::{Analysis, Sample};
+use super::{Analysis, Sample, Seen};
 
 const MIB: f64 = 1_048_576.0;
 
-fn milliseconds(sample: &Sample) -> u64 {
+fn milliseconds(sample: &Seen) -> u64 {
     sample.unix_ns / 1_000_000
 }
 
 /// What the program held, and which figure says so: the whole-process figure of the digest, else the sum of its largest kind, else the
 /// file's size. Only figures of one name compare: a V8 snapshot counts the heap, a sampled profile what it saw allocated.
-fn held(sample: &Sample) -> (&'static str, u64) {
+pub(super) fn held(sample: &Sample) -> (&'static str, u64) {
     use plimsoll_heap::digest::Kind;
     let rows = &sample.digest.rows;
     let whole = ["heap", "live", "rss"]
         .into_iter()
         .find_map(|key| rows.iter().find(|r| r.kind == Kind::Total && r.key == key).map(|row| (key, row.bytes)));
-    let sum = |kind: Kind| rows.iter().filter(|r| r.kind == kind).map(|r| r.bytes).sum::<u64>();
+    let sum = |kind: Kind| rows.iter().filter(|r| r.kind == kind).map(|r| r.bytes).fold(0, u64::saturating_add);
     let most = [("class", Kind::Class), ("stack", Kind::Stack), ("mapping", Kind::Mapping)]
         .map(|(name, kind)| (name, sum(kind)))
         .into_iter()
@@ -30,20 +30,15 @@ fn held(sample: &Sample) -> (&'static str, u64) {
     whole.or(most).unwrap_or(("file", sample.size_bytes))
 }
 
-/// How many bytes the program held.
-pub(crate) fn held_bytes(sample: &Sample) -> u64 {
-    held(sample).1
-}
-
 /// The samples that tell each figure, in order of time.
-fn by_figure(samples: &[Sample]) -> BTreeMap<&'static str, Vec<&Sample>> {
+fn by_figure(samples: &[Seen]) -> BTreeMap<&'static str, Vec<&Seen>> {
     let mut all = BTreeMap::<_, Vec<_>>::new();
-    samples.iter().for_each(|sample| all.entry(held(sample).0).or_default().push(sample));
+    samples.iter().for_each(|sample| all.entry(sample.figure).or_default().push(sample));
     all
 }
 
-fn snapshot(sample: &Sample) -> Value {
-    let held = held_bytes(sample);
+fn snapshot(sample: &Seen) -> Value {
+    let held = sample.held_bytes;
     json!({
         "filename": sample.path.file_name().map(|name| name.to_string_lossy().into_owned()),
         "timestamp": milliseconds(sample),
@@ -53,8 +48,8 @@ fn snapshot(sample: &Sample) -> Value {
 }
 
 /// The growth from one sample to another, an hour.
-fn pair(before: &Sample, after: &Sample, assessment: &str) -> Value {
-    let growth = held_bytes(after) as f64 - held_bytes(before) as f64;
+fn pair(before: &Seen, after: &Seen, assessment: &str) -> Value {
+    let growth = after.held_bytes as f64 - before.held_bytes as f64;
     let duration_ms = milliseconds(after).saturating_sub(milliseconds(before)) as f64;
     let hours = duration_ms / 3_600_000.0;
     json!({
@@ -65,7 +60,7 @@ fn pair(before: &Sample, after: &Sample, assessment: &str) -> Value {
         "sizeGrowthBytes": growth,
         "sizeGrowthMb": growth / MIB,
         "growthRateMbPerHour": if hours > 0.0 { growth / MIB / hours } else { 0.0 },
-        "percentChange": if held_bytes(before) > 0 { growth / held_bytes(before) as f64 * 100.0 } else { 0.0 },
+        "percentChange": if before.held_bytes > 0 { growth / before.held_bytes as f64 * 100.0 } else { 0.0 },
         "assessment": assessment,
     })
 }
@@ -95,6 +90,7 @@ pub(crate) fn of(analysis: &Analysis) -> Value {
         "avgGrowthRateMbPerHour": rate,
         "projectedGrowth24hMb": rate * 24.0,
         "lives": analysis.lives,
+        "leftOut": analysis.left_out,
         "judged": judged.collect::<Vec<_>>(),
     })
 }
@@ -122,7 +118,7 @@ mod tests {
         let sample = |hour: u64, key: &str, bytes| {
             let unix_ns = hour * 3_600_000_000_000;
             let digest = Digest { unix_ns, life: 0, marks: Vec::new(), rows: vec![row(key, bytes)] };
-            Sample { path: format!("{hour}").into(), unix_ns, size_bytes: 1, digest }
+            super::super::seen(Sample { path: format!("{hour}").into(), unix_ns, size_bytes: 1, digest })
         };
         // A snapshot, two sampled profiles, a snapshot, a profile.
         let told = [("heap", 1_000), ("live", 70), ("live", 77), ("heap", 1_100), ("live", 84)];
@@ -134,6 +130,15 @@ mod tests {
         assert_eq!(of_pair(&value["diff"]), (Some(70), Some(84)), "three profiles are more than two snapshots");
         let one = of(&Analysis { samples: vec![sample(1, "heap", 5)], ..Analysis::default() });
         assert_eq!(one["diff"], Value::Null);
+    }
+
+    #[test]
+    fn what_is_larger_than_can_be_counted_is_the_most() {
+        use plimsoll_heap::digest::{Digest, Kind, Row};
+        let row = |key: &str| Row { kind: Kind::Class, key: key.to_owned(), bytes: u64::MAX, count: 1, variance: 0.0 };
+        let digest = Digest { rows: vec![row("a"), row("b")], ..Digest::default() };
+        let sample = Sample { path: "x".into(), unix_ns: 1, size_bytes: 1, digest };
+        assert_eq!(held(&sample), ("class", u64::MAX));
     }
 
     #[test]

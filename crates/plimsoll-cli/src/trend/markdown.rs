@@ -3,7 +3,6 @@
 use std::fmt::Write as _;
 
 use super::Analysis;
-use super::json::held_bytes;
 use crate::snapshot::VerdictView;
 use crate::view::{trend, words};
 
@@ -21,6 +20,9 @@ pub(crate) fn page(analysis: &Analysis, subject: &str, when: &str) -> String {
         .flat_map(|judged| judged.verdicts.iter().map(|verdict| (judged.kind.word(), verdict)))
         .filter(|(_, verdict)| verdict.per_hour.is_some())
         .collect();
+    if let Some(said) = super::said_of_left_out(analysis.left_out) {
+        write(&mut page, format_args!("{said}.\n\n"));
+    }
     if growing.is_empty() {
         page.push_str(match analysis.overall.as_str() {
             "insufficient-data" => "There are too few readings to say whether anything leaks.\n",
@@ -85,7 +87,7 @@ fn snapshots(analysis: &Analysis, page: &mut String) {
         }
         let hours = (sample.unix_ns - first.unix_ns) as f64 / 3.6e12;
         let name = sample.path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        write(page, format_args!("| {hours:.1} | {} | `{}` |\n", words::size(held_bytes(sample)), ticked(&name)));
+        write(page, format_args!("| {hours:.1} | {} | `{}` |\n", words::size(sample.held_bytes), ticked(&name)));
     }
 }
 

@@ -7,8 +7,9 @@
 use std::sync::Arc;
 
 use axum::body::{Body, Bytes};
-use axum::extract::{DefaultBodyLimit, Query, State};
+use axum::extract::{DefaultBodyLimit, FromRequestParts, Query, State};
 use axum::http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, WWW_AUTHENTICATE};
+use axum::http::request::Parts;
 use axum::http::{Response, StatusCode};
 use axum::response::IntoResponse;
 use axum::routing::{get, post, put};
@@ -16,6 +17,7 @@ use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 
 use super::count::{Counters, Refusal};
+use super::heap::trend::Trends;
 use super::{BODY_BYTES_MAX, metrics};
 use crate::snapshot::{Control, DecisionView, Snapshot};
 
@@ -32,6 +34,8 @@ const STYLE: &str = "text/css; charset=utf-8";
 #[derive(Clone)]
 pub(super) struct Shared {
     pub(super) control: Arc<dyn Control>,
+    /// Of both doors.
+    pub(super) trends: Trends,
     counters: Arc<Counters>,
     /// Whether the asker is the supervisor's own user.
     trusted: bool,
@@ -47,16 +51,16 @@ impl Shared {
 }
 
 /// What the Unix socket offers.
-pub(super) fn private(control: Arc<dyn Control>, counters: Arc<Counters>) -> Router {
+pub(super) fn private(control: Arc<dyn Control>, counters: Arc<Counters>, trends: Trends) -> Router {
     reading()
         .route("/api/memory", put(set_memory))
         .route("/api/stop", post(stop))
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
-        .with_state(Shared { control, counters, trusted: true })
+        .with_state(Shared { control, trends, counters, trusted: true })
 }
 
 /// What the TCP port offers.
-pub(super) fn public(control: Arc<dyn Control>, counters: Arc<Counters>) -> Router {
+pub(super) fn public(control: Arc<dyn Control>, counters: Arc<Counters>, trends: Trends) -> Router {
     reading()
         .route("/", get(|| file(HTML, include_str!("ui/index.html"))))
         .route("/app.js", get(|| file(SCRIPT, include_str!("ui/app.js"))))
@@ -64,7 +68,7 @@ pub(super) fn public(control: Arc<dyn Control>, counters: Arc<Counters>) -> Rout
         .route("/report.js", get(|| file(SCRIPT, include_str!("ui/report.js"))))
         .route("/style.css", get(|| file(STYLE, include_str!("ui/style.css"))))
         .route("/icon.svg", get(|| file(ICON, include_str!("ui/icon.svg"))))
-        .with_state(Shared { control, counters, trusted: false })
+        .with_state(Shared { control, trends, counters, trusted: false })
 }
 
 fn reading() -> Router<Shared> {
@@ -81,12 +85,29 @@ async fn status(State(shared): State<Shared>) -> Json<Snapshot> {
     Json(shared.snapshot())
 }
 
+/// What stands behind the `?`. What cannot be read there is answered 400, with the reason as every error has it.
+pub(super) struct Asked<T>(pub(super) T);
+
+impl<T: serde::de::DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Asked<T> {
+    type Rejection = Response<Body>;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Asked<T>, Response<Body>> {
+        let refused = |why: axum::extract::rejection::QueryRejection| {
+            complaint(
+                StatusCode::BAD_REQUEST,
+                &format!("the query cannot be read: {}; see docs/api.md", why.body_text()),
+            )
+        };
+        Query::from_request_parts(parts, state).await.map(|Query(asked)| Asked(asked)).map_err(refused)
+    }
+}
+
 #[derive(Deserialize)]
 struct DecisionsQuery {
     max: Option<usize>,
 }
 
-async fn decisions(State(shared): State<Shared>, query: Query<DecisionsQuery>) -> Json<Vec<DecisionView>> {
+async fn decisions(State(shared): State<Shared>, Asked(query): Asked<DecisionsQuery>) -> Json<Vec<DecisionView>> {
     let mut decisions = shared.control.decisions(query.max.unwrap_or(DECISIONS_DEFAULT).min(DECISIONS_MAX));
     if !shared.trusted {
         decisions.iter_mut().for_each(redact);
@@ -154,6 +175,24 @@ async fn file(kind: &'static str, text: &'static str) -> Response<Body> {
 /// An error as JSON: `{"error": "…"}`.
 pub(super) fn complaint(status: StatusCode, what: &str) -> Response<Body> {
     (status, Json(serde_json::json!({ "error": what }))).into_response()
+}
+
+/// An error of the router or of a body that is too long as JSON, too; what is JSON already, or no error, stays as it is.
+pub(super) fn explained(answer: Response<Body>) -> Response<Body> {
+    let what = match answer.status() {
+        StatusCode::METHOD_NOT_ALLOWED => "this path does not take that method; see docs/api.md",
+        StatusCode::PAYLOAD_TOO_LARGE => "the body is longer than 4 KiB",
+        StatusCode::REQUEST_TIMEOUT => "no answer within 5 s: the body did not come, or the work goes on; ask again",
+        StatusCode::BAD_REQUEST => "the request cannot be read; see docs/api.md",
+        _ => return answer,
+    };
+    if answer.headers().get(CONTENT_TYPE).is_some_and(|kind| kind == "application/json") {
+        return answer;
+    }
+    let allow = answer.headers().get(ALLOW).cloned();
+    let mut told = complaint(answer.status(), what);
+    told.headers_mut().extend(allow.map(|methods| (ALLOW, methods)));
+    told
 }
 
 /// The answer to a request that the guard does not let through.

@@ -1,28 +1,33 @@
 //! The heap over HTTP: what was captured, what grew between two captures, where it leads, and asking for one.
 //!
 //! Paths and words are those of `docs/api.md`. Keys (class names, owner paths, stacks, files) are told only to who is authorised;
-//! others get the same figures without them. At most [`DIGESTS_MAX`] digests are read for an answer, each at most 4 MiB; files
-//! themselves are never served. Reading them runs on a thread of its own, so a slow disk holds up no other answer.
+//! others get the same figures without them. At most [`DIGESTS_MAX`] digests are read for an answer, 32 MiB together; files
+//! themselves are never served. A trend is made once for all who ask (`trend.rs`). Reading them runs on a thread of its own, so a slow disk holds up no other answer.
 
 mod diff;
 mod digests;
-mod trend;
+pub(super) mod trend;
+
+use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, State};
 use axum::http::{Response, StatusCode};
 use axum::response::IntoResponse;
 use axum::routing::{get, post};
 use axum::{Extension, Json};
+use plimsoll::clock::wall;
 use serde::Serialize;
 
-use super::api::{Shared, complaint};
+use super::api::{Asked, Shared, complaint};
 use super::guard::Asker;
 use crate::capture::shelf::{Item, Shelf};
 
 /// The most digests that one answer is made from: the newest ones.
 pub(super) const DIGESTS_MAX: usize = 500;
+/// … and so many bytes of them; a digest is a few KB.
+const DIGESTS_BYTES_MAX: u64 = 32 << 20;
 /// The most rows of an answer.
 const ROWS_MAX: usize = 200;
 
@@ -115,40 +120,51 @@ async fn detail(
 async fn diff_analysis(
     State(shared): State<Shared>,
     Extension(asker): Extension<Asker>,
-    query: Query<diff::Which>,
+    Asked(which): Asked<diff::Which>,
 ) -> Answer<Json<diff::Analysis>> {
     let shelf = shelf(&shared)?;
-    read(move || diff::analyse(&shelf, &query, asker).map(Json)).await
+    let trend = trend(&shared).await?;
+    read(move || diff::analyse(&shelf, &which, trend.overall.as_str(), asker).map(Json)).await
+}
+
+/// The trend of what was captured.
+async fn trend(shared: &Shared) -> Answer<Arc<crate::trend::Analysis>> {
+    // Where the program's memory ends is what it is told to lead to.
+    let limit = shared.control.snapshot().memory.budget_bytes;
+    shared.trends.get(shelf(shared)?, limit, wall()).await
 }
 
 async fn trend_json(
     State(shared): State<Shared>,
     Extension(asker): Extension<Asker>,
 ) -> Answer<Json<serde_json::Value>> {
-    let (shelf, limit) = (shelf(&shared)?, limit(&shared));
-    read(move || trend::analyse(&shelf, limit, asker).map(|found| Json(crate::trend::json::of(&found)))).await
+    Ok(Json(trend::json(&*trend(&shared).await?, asker)))
 }
 
 async fn trend_markdown(State(shared): State<Shared>, Extension(asker): Extension<Asker>) -> Answer<Response<Body>> {
-    let (shelf, limit, name) = (shelf(&shared)?, limit(&shared), shared.control.snapshot().name);
-    let text = read(move || trend::analyse(&shelf, limit, asker).map(|found| trend::markdown(&name, &found))).await?;
+    let text = trend::markdown(&shared.control.snapshot().name, &*trend(&shared).await?, asker)?;
     Ok(([(axum::http::header::CONTENT_TYPE, "text/markdown; charset=utf-8")], text).into_response())
 }
 
-/// Where a report went.
+/// Where a report went; `success`, `filepath` and `message` are incident 3's words for it.
 #[derive(Serialize)]
 struct Saved {
+    success: bool,
+    filepath: String,
+    message: String,
     saved: String,
     bytes: u64,
 }
 
 async fn trend_save(State(shared): State<Shared>, Extension(asker): Extension<Asker>) -> Answer<Json<Saved>> {
     authorised(asker)?;
-    let (shelf, limit, name) = (shelf(&shared)?, limit(&shared), shared.control.snapshot().name);
+    let text = trend::markdown(&shared.control.snapshot().name, &*trend(&shared).await?, asker)?;
+    let shelf = shelf(&shared)?;
     read(move || {
-        let text = trend::markdown(&name, &trend::analyse(&shelf, limit, asker)?);
         let path = shelf.save_report(&text).map_err(|why| Wrong(StatusCode::INSUFFICIENT_STORAGE, why))?;
-        Ok(Json(Saved { saved: path.display().to_string(), bytes: text.len() as u64 }))
+        let saved = path.display().to_string();
+        let message = format!("trend report saved to {saved}");
+        Ok(Json(Saved { success: true, filepath: saved.clone(), message, saved, bytes: text.len() as u64 }))
     })
     .await
 }
@@ -170,9 +186,4 @@ fn authorised(asker: Asker) -> Answer<()> {
         Asker::Authorised => Ok(()),
         Asker::Anybody => Err(Wrong(StatusCode::UNAUTHORIZED, "this needs the token".to_owned())),
     }
-}
-
-/// Where the program's memory ends: what a trend is told to lead to.
-fn limit(shared: &Shared) -> Option<u64> {
-    shared.control.snapshot().memory.budget_bytes
 }

@@ -107,6 +107,7 @@ pub(crate) fn serve(
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
     let counters = Arc::new(Counters::new(address));
+    let trends = heap::trend::Trends::default();
     let (stop, stopped) = watch::channel(false);
     let mut doors = Vec::with_capacity(2);
     {
@@ -116,7 +117,7 @@ pub(crate) fn serve(
             listener: Listener::Unix(UnixListener::from_std(unix)?),
             slots: Arc::new(Semaphore::new(UNIX_CONNECTIONS)),
             app: App {
-                router: api::private(control.clone(), counters.clone()),
+                router: api::private(control.clone(), counters.clone(), trends.clone()),
                 guard: None,
                 counters: counters.clone(),
             },
@@ -127,7 +128,7 @@ pub(crate) fn serve(
                 listener: Listener::Tcp(TcpListener::from_std(tcp)?),
                 slots: Arc::new(Semaphore::new(TCP_CONNECTIONS)),
                 app: App {
-                    router: api::public(control, counters.clone()),
+                    router: api::public(control, counters.clone(), trends),
                     guard: Some(Guard::new(address, token)),
                     counters,
                 },
@@ -279,6 +280,7 @@ impl App {
             Ok(asker) => {
                 request.extensions_mut().insert(asker);
                 let answer = within(TowerToHyperService::new(self.router.clone()).call(request)).await;
+                let answer = api::explained(answer);
                 let refused = Refusal::of_status(answer.status());
                 (answer, refused)
             }

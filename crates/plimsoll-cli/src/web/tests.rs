@@ -192,6 +192,48 @@ fn what_the_guard_refuses_is_answered_and_counted() {
 }
 
 #[test]
+fn every_error_is_a_sentence_in_json() {
+    let served = Served::with(Some(Token::new(TOKEN).unwrap()));
+    *served.pretend.shelf.lock() = Some(shelf(served._dir.path()));
+    let ask = |method: &str, target: &str| {
+        served.raw(&format!(
+            "{method} {target} HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {TOKEN}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+        ))
+    };
+    for (method, target, status, word) in [
+        ("GET", "/api/decisions?max=x", 400, "invalid digit"),
+        ("GET", "/api/decisions?max=1&max=2", 400, "duplicate field `max`"),
+        ("GET", "/api/memory/diff-analysis?from=a&from=b", 400, "duplicate field `from`"),
+        ("GET", "/api/memory/snapshots/%ff", 400, "docs/api.md"),
+        ("GET", "/api/memory/snapshots/x", 404, "no capture"),
+        ("GET", "/nothing", 404, "no such path"),
+        ("POST", "/api/status", 405, "method"),
+        ("GET", "/api/heap/snapshot", 405, "method"),
+    ] {
+        let answer = ask(method, target);
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{method} {target}: {answer}");
+        let told: serde_json::Value = serde_json::from_str(body(&answer)).expect(target);
+        assert!(told["error"].as_str().unwrap().contains(word), "{method} {target}: {told}");
+    }
+    assert!(ask("GET", "/api/heap/snapshot").contains("allow: POST"));
+}
+
+#[test]
+fn where_nothing_was_captured_there_is_no_report() {
+    let served = Served::with(Some(Token::new(TOKEN).unwrap()));
+    let empty = Shelf::new(served._dir.path().join("heap"), Keep::default());
+    empty.make().unwrap();
+    *served.pretend.shelf.lock() = Some(empty);
+    let post = format!(
+        "POST /api/memory/trend/save HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {TOKEN}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+    );
+    for answer in [served.get("/api/memory/trend.md"), served.raw(&post)] {
+        assert!(answer.starts_with("HTTP/1.1 404") && answer.contains("no captures"), "{answer}");
+    }
+    assert!(served.get("/api/memory/trend").contains("insufficient-data"));
+}
+
+#[test]
 fn headers_and_bodies_are_bounded() {
     let served = Served::new();
     let long = format!("GET / HTTP/1.1\r\nhost: localhost\r\nx: {}\r\n\r\n", "y".repeat(20_000));
@@ -348,6 +390,9 @@ fn a_post_needs_the_token_and_then_does_what_it_says() {
     let right = format!("authorization: Bearer {TOKEN}\r\n");
     let saved = post("/api/memory/trend/save", &right);
     assert!(saved.starts_with("HTTP/1.1 200"), "{saved}");
+    let told: serde_json::Value = serde_json::from_str(body(&saved)).unwrap();
+    assert_eq!((&told["success"], &told["filepath"]), (&serde_json::Value::Bool(true), &told["saved"]));
+    assert!(told["message"].as_str().unwrap().contains("heap/reports"), "{told}");
     let reports: Vec<_> = std::fs::read_dir(served._dir.path().join("heap/reports")).unwrap().collect();
     assert_eq!(reports.len(), 1);
     let asked = post("/api/heap/snapshot", &right);

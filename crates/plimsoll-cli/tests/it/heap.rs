@@ -134,6 +134,20 @@ fn a_file_that_is_not_whole_is_a_failure_that_says_so() {
 }
 
 #[test]
+fn figures_larger_than_can_be_counted_are_shown_as_the_most() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("huge.histogram");
+    let most = u64::MAX;
+    let text = format!(
+        " num     #instances         #bytes  class name (module)\n   1: {most} {most} [B\n   2: {most} {most} Huge\nTotal {most} {most}\n"
+    );
+    std::fs::write(&path, text).unwrap();
+    let top = heap(&["top", "--limit", "0"], &[path]);
+    assert!(top.status.success(), "{top:?}");
+    assert!(printed(&top).contains("(2 more)"), "{top:?}");
+}
+
+#[test]
 fn a_page_where_a_profile_was_expected_is_a_failed_capture_and_a_cheaper_one_is_taken() {
     use std::io::{Read as _, Write as _};
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

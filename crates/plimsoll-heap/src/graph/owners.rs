@@ -221,7 +221,8 @@ mod tests {
             let named = name(&graph, &shares);
             // Each class of a mixed chain has a first of its own, no deeper than the second link.
             let firsts = ["global.chain → Link", "global.chain.next → Other"];
-            let held: u64 = named.iter().filter(|owner| firsts.contains(&&*owner.key)).map(|owner| owner.bytes).sum();
+            let held = named.iter().filter(|owner| firsts.contains(&&*owner.key)).map(|owner| owner.bytes);
+            let held = held.fold(0, u64::saturating_add);
             assert!(held * 1000 >= graph.total_bytes() * 998, "{held} of {}", graph.total_bytes());
             assert!(mixed || named[0].key == firsts[0], "{}", named[0].key);
         }

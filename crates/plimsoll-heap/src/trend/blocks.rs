@@ -1,9 +1,10 @@
-//! What the statistics work on: at most [`super::BLOCKS_MAX`] (144) medians of equal spans of time, life by life. Seconds throughout.
+//! What the statistics work on: at most [`super::BLOCKS_MAX`] (144) medians of equal spans of time, life by life (lives of
+//! processes side by side overlap). Seconds throughout.
 //!
 //! A collector's sawtooth is taken down to its floors, the values right after it freed. Falls that no collector waits for, and that give
 //! back what was grown, can be taken for restarts (`prepare_restarted`). Of several lives the warm-up of each is left out.
 
-use crate::series::{Point, equal_spans, median, middle};
+use crate::series::{Point, by_life, equal_spans, median, middle};
 
 use super::{BLOCKS_MAX, BLOCKS_MIN, Setup};
 
@@ -48,6 +49,8 @@ pub(crate) struct Block {
 pub(crate) struct Prepared {
     pub(crate) blocks: Vec<Block>,
     pub(crate) lives: usize,
+    /// Lives overlap in time: they are of processes side by side.
+    pub(crate) is_parallel: bool,
     /// How many of the restarts nobody marked.
     pub(crate) inferred: usize,
     /// Levels that the lives begin at, one each, before a warm-up is left out.
@@ -56,9 +59,15 @@ pub(crate) struct Prepared {
     pub(crate) tooth_seconds: Option<f64>,
 }
 
-/// Makes a series ready, with the restarts that are marked.
+/// Makes a series ready, with the restarts that are marked. Lives may overlap: several processes, each judged for itself.
 pub(crate) fn prepare(points: &[Point], setup: &Setup) -> Prepared {
-    ready(points.chunk_by(|a, b| a.life == b.life).collect(), setup)
+    let points = by_life(points);
+    let lives: Vec<&[Point]> = points.chunk_by(|a, b| a.life == b.life).collect();
+    let is_parallel = lives.windows(2).any(|pair| match (pair[0].last(), pair[1].first()) {
+        (Some(before), Some(after)) => after.unix_seconds < before.unix_seconds,
+        _ => false,
+    });
+    Prepared { is_parallel, ..ready(lives, setup) }
 }
 
 /// Makes a series ready with falls taken for restarts, where no reading knows its life; `None` where none is like one.
@@ -96,7 +105,7 @@ fn ready(lives: Vec<&[Point]>, setup: &Setup) -> Prepared {
     let blocks = blocks(&kept, &starts);
     let lives = blocks.chunk_by(|a, b| a.life == b.life).count();
     let tooth_seconds = (!teeth.is_empty()).then(|| teeth.iter().sum::<f64>() / teeth.len() as f64);
-    Prepared { blocks, lives, inferred: 0, starts: levels, tooth_seconds }
+    Prepared { blocks, lives, is_parallel: false, inferred: 0, starts: levels, tooth_seconds }
 }
 
 fn blocks(points: &[Point], starts: &[f64]) -> Vec<Block> {
@@ -243,6 +252,21 @@ mod tests {
         let ready = prepare(&points, &Setup::default());
         assert_eq!((ready.lives, ready.inferred), (2, 0));
         assert!(ready.blocks.iter().all(|b| b.age >= 2.0 * HOUR - 600.0), "{:?}", ready.blocks[0]);
+    }
+
+    #[test]
+    fn lives_that_take_turns_stay_together_and_are_no_more_blocks() {
+        for run in [1, 5] {
+            let mut points = series(2_000, 60.0, |t| 100.0 + t / HOUR);
+            points.iter_mut().enumerate().for_each(|(at, p)| p.life = 11 + (at / run % 2) as u64);
+            let ready = prepare(&points, &Setup::default());
+            assert_eq!((ready.lives, ready.is_parallel), (2, true));
+            assert!((BLOCKS_MAX / 2..=BLOCKS_MAX + 4).contains(&ready.blocks.len()), "{}", ready.blocks.len());
+            assert!(ready.blocks.is_sorted_by_key(|b| b.life));
+            for life in ready.blocks.chunk_by(|a, b| a.life == b.life) {
+                assert!(life.is_sorted_by(|a, b| a.at < b.at) && life.len() > 20, "{}", life.len());
+            }
+        }
     }
 
     #[test]

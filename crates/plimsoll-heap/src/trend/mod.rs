@@ -152,6 +152,8 @@ pub struct Trend {
     pub tooth_seconds: Option<f64>,
     /// Lives of the process.
     pub lives: usize,
+    /// The lives overlap in time: they are of processes side by side, and are no restarts.
+    pub is_parallel: bool,
     /// Restarts among them that nobody marked.
     pub inferred_restarts: usize,
 }
@@ -196,10 +198,12 @@ fn measure_ready(series: &Series, ready: &Prepared) -> Option<Trend> {
     let found = ranks(&groups(&part, |b| b.value), INTERVAL)?;
     let (slope, error) = fit.final_slope(independent);
     let error = error.hypot(resolution / part.len() as f64 / grown(&part).max(1.0));
-    let (from, until) = (part.first()?, part.last()?);
+    // Of lives side by side, the last block in order is not the last in time.
+    let from = part.iter().min_by(|a, b| a.at.total_cmp(&b.at))?;
+    let until = part.iter().max_by(|a, b| a.at.total_cmp(&b.at))?;
     let grown_seconds = if ready.inferred > 0 { longest(&part) } else { grown(&part) };
     let rate = found.slope.min(plain.slope);
-    let centre = centre(&part, found.slope);
+    let centre = centre(&part, found.slope, until.life);
     // The rising part of a day is no walk.
     let drift = match series.span_seconds() / RHYTHM_SPAN_SECONDS {
         days if days >= 2.0 => walk(&part),
@@ -226,7 +230,7 @@ fn measure_ready(series: &Series, ready: &Prepared) -> Option<Trend> {
         level: centre + found.slope * until.age,
         part_ratio: part.len() as f64 / all.len() as f64,
         growth: rate * grown_seconds,
-        growth_a_life: rate * grown(&part) / groups(&part, |b| b.value).len().max(1) as f64,
+        growth_a_life: rate * lived(&part) / groups(&part, |b| b.value).len().max(1) as f64,
         grown_seconds,
         noise: spread(&fit.residuals).max(resolution),
         floor_slope: ranks(&groups(&part, |b| b.floor), INTERVAL).map_or(0.0, |r| r.slope),
@@ -243,13 +247,13 @@ fn measure_ready(series: &Series, ready: &Prepared) -> Option<Trend> {
         rhythm,
         tooth_seconds: ready.tooth_seconds,
         lives: ready.lives,
+        is_parallel: ready.is_parallel,
         inferred_restarts: ready.inferred,
     })
 }
 
-/// The last life's middle line, at age 0.
-fn centre(part: &[Block], slope: f64) -> f64 {
-    let life = part.last().map_or(0, |b| b.life);
+/// The middle line of this life, at age 0.
+fn centre(part: &[Block], slope: f64, life: usize) -> f64 {
     median(part.iter().filter(|b| b.life == life).map(|b| b.value - slope * b.age).collect())
 }
 
@@ -257,9 +261,22 @@ fn groups(blocks: &[Block], value: impl Fn(&Block) -> f64) -> Vec<Vec<Pair>> {
     blocks.chunk_by(|a, b| a.life == b.life).map(|life| life.iter().map(|b| (b.age, value(b))).collect()).collect()
 }
 
-/// Seconds over which the blocks could grow: the lives' spans together.
-fn grown(blocks: &[Block]) -> f64 {
+/// Seconds that the lives lasted, together.
+fn lived(blocks: &[Block]) -> f64 {
     blocks.chunk_by(|a, b| a.life == b.life).map(|life| life[life.len() - 1].age - life[0].age).sum()
+}
+
+/// Seconds over which the blocks could grow: the lives' spans together, what overlaps once.
+fn grown(blocks: &[Block]) -> f64 {
+    let lives = blocks.chunk_by(|a, b| a.life == b.life);
+    let mut spans: Vec<(f64, f64)> = lives.map(|life| (life[0].at, life[life.len() - 1].at)).collect();
+    spans.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let (mut sum, mut until) = (0.0, f64::NEG_INFINITY);
+    for (from, to) in spans {
+        sum += (to - from.max(until)).max(0.0);
+        until = until.max(to);
+    }
+    sum
 }
 
 /// Seconds of the longest life.
@@ -271,7 +288,7 @@ fn longest(blocks: &[Block]) -> f64 {
 /// Probability of such a rise of a walk that goes nowhere: Student's test of the steps between so many spans of the time. Noise that
 /// hardly forgets leaves least squares too few independent blocks to see even what only ever rises; a walk is the noise that never does.
 fn walk(part: &[Block]) -> f64 {
-    let width = grown(part) / WALK_SPANS;
+    let width = lived(part) / WALK_SPANS;
     let span = |b: &Block| (b.age / width.max(f64::MIN_POSITIVE)) as i64;
     let mut steps = Vec::new();
     for life in part.chunk_by(|a, b| a.life == b.life) {
@@ -368,9 +385,10 @@ fn bends_to(part: &[Block]) -> Option<f64> {
 
 /// The slope of the second half over that of the first.
 fn halves(part: &[Block]) -> Option<f64> {
-    let (first, second) = part.split_at(part.len() / 2);
+    let middle = at_quantile(part.iter().map(|b| b.at).collect(), 0.5);
+    let (first, second): (Vec<Block>, Vec<Block>) = part.iter().partition(|b| b.at < middle);
     let slope = |half: &[Block]| Some(ranks(&groups(half, |b| b.value), INTERVAL)?.slope);
-    let (first, second) = (slope(first)?, slope(second)?);
+    let (first, second) = (slope(&first)?, slope(&second)?);
     (first > 0.0).then_some(second / first)
 }
 

@@ -76,6 +76,30 @@ fn restarts_do_not_hide_a_leak() {
 }
 
 #[test]
+fn processes_side_by_side_do_not_hide_a_leak() {
+    // Two workers that hold differently much, read in turns, one by one or five at a time.
+    for run in [1, 5] {
+        let worker = |at: usize| (at / run % 2) as u64;
+        let mut points: Vec<Point> = series(96, |h| 1_000.0 + 12.0 * h).points().to_vec();
+        let both = points.iter_mut().enumerate();
+        both.for_each(|(at, p)| (p.life, p.value) = (11 + worker(at), p.value + 400.0 * worker(at) as f64));
+        let verdict = judge(&Series::new("x", Unit::Bytes, points.clone()), &Setup::default().limit(Some(4_000.0)));
+        let trend = verdict.trend.unwrap();
+        assert_eq!((verdict.state, trend.lives, trend.is_parallel), (State::Leaking, 2, true), "{verdict:?}");
+        assert!((trend.slope * HOUR - 12.0).abs() < 0.5 && (trend.growth - 95.0 * 12.0).abs() < 60.0, "{trend:?}");
+        // Now is the level of the one that was read last, the second.
+        assert!((trend.level - 1_400.0 - 95.0 * 12.0).abs() < 40.0, "{trend:?}");
+        assert!(verdict.reasons.iter().any(|why| why.starts_with("2 processes")), "{verdict:?}");
+        // As steady, side by side.
+        points
+            .iter_mut()
+            .enumerate()
+            .for_each(|(at, p)| p.value = 1_000.0 + 400.0 * worker(at) as f64 + (at % 3) as f64);
+        assert_eq!(word(&Series::new("x", Unit::Bytes, points)), "stable");
+    }
+}
+
+#[test]
 fn what_the_allocator_keeps_is_not_a_leak() {
     let setup = Setup::default();
     let rss = series(48, |h| 1_000.0 + 10.0 * h);

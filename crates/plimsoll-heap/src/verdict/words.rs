@@ -119,6 +119,9 @@ pub(super) fn remarks(trend: &Trend, state: State, unit: Unit) -> Vec<String> {
     }
     match (trend.lives, trend.inferred_restarts) {
         (0 | 1, _) => {}
+        (lives, _) if trend.is_parallel => {
+            remarks.push(format!("{lives} processes, some of them side by side: each is judged by its own course"));
+        }
         (lives, 0) => remarks.push(format!("{} restarts are breaks, not falls", lives - 1)),
         (lives, inferred) => {
             remarks.push(format!("{} restarts are breaks, {inferred} of them seen only by their fall", lives - 1));

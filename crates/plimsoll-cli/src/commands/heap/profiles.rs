@@ -132,11 +132,11 @@ pub(super) fn top(input: Input, limit: usize, symbols: &Symbols, json: bool) -> 
     }
     let rest = &rows[rows.len().min(limit)..];
     if !rest.is_empty() {
-        let bytes: u64 = rest.iter().map(|row| row.bytes).sum();
+        let bytes = rest.iter().map(|row| row.bytes).fold(0, u64::saturating_add);
         table.row(vec![
             (Tone::Dim, words::size(bytes)),
             (Tone::Dim, share(bytes)),
-            (Tone::Dim, words::count(rest.iter().map(|row| row.count).sum())),
+            (Tone::Dim, words::count(rest.iter().map(|row| row.count).fold(0, u64::saturating_add))),
             (Tone::Dim, format!("({} more)", words::count(rest.len() as u64))),
         ]);
     }

@@ -85,12 +85,12 @@ pub(super) fn tables(summary: &Summary, limit: usize) -> Vec<Line> {
         ]);
     }
     let rest = &summary.owners[summary.owners.len().min(limit)..];
-    let rest_bytes: u64 = rest.iter().map(|owner| owner.bytes).sum();
+    let rest_bytes = rest.iter().map(|owner| owner.bytes).fold(0, u64::saturating_add);
     if !rest.is_empty() {
         owners.row(vec![
             (Tone::Dim, words::size(rest_bytes)),
             (Tone::Dim, share(rest_bytes)),
-            (Tone::Dim, words::count(rest.iter().map(|owner| owner.objects).sum())),
+            (Tone::Dim, words::count(rest.iter().map(|owner| owner.objects).fold(0, u64::saturating_add))),
             (Tone::Dim, format!("({} more)", words::count(rest.len() as u64))),
         ]);
     }

@@ -6,6 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use plimsoll::clock::wall;
 use plimsoll_heap::verdict::State;
 
 use super::input::Input;
@@ -44,7 +45,7 @@ pub(crate) struct Args {
 
 /// Judges a directory.
 pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
-    let analysis = trend::analyse(read(&args.dir, &args.symbols)?, args.limit);
+    let analysis = trend::analyse(read(&args.dir, &args.symbols)?, args.limit, wall());
     if args.json {
         super::print_json(&trend::json::of(&analysis))?;
     } else {
@@ -87,7 +88,7 @@ pub(crate) fn read(dir: &Path, symbols: &Symbols) -> Result<Vec<Sample>, Failure
 fn lines(args: &Args, analysis: &Analysis) -> Vec<Line> {
     let samples = &analysis.samples;
     let span = match (samples.first(), samples.last()) {
-        (Some(first), Some(last)) => (last.unix_ns - first.unix_ns) as f64 / 1e9,
+        (Some(first), Some(last)) => last.unix_ns.saturating_sub(first.unix_ns) as f64 / 1e9,
         _ => 0.0,
     };
     let lives = if analysis.lives > 1 { format!(", {} lives", analysis.lives) } else { String::new() };
@@ -100,6 +101,7 @@ fn lines(args: &Args, analysis: &Analysis) -> Vec<Line> {
             .add(told::tone(word), word)
             .add(Tone::Dim, format!("  {count} over {}{lives}", words::seconds(span))),
     ];
+    lines.extend(trend::said_of_left_out(analysis.left_out).map(|said| Line::new().add(Tone::Note, said)));
     if analysis.overall == State::InsufficientData {
         let longest = analysis.judged.iter().flat_map(|judged| &judged.verdicts).max_by_key(|verdict| verdict.readings);
         let why = longest.and_then(|verdict| verdict.reasons.first());

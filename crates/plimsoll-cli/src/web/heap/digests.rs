@@ -5,7 +5,7 @@ use plimsoll_heap::digest::{Digest, Row};
 use serde::Serialize;
 
 use super::super::guard::Asker;
-use super::{Answer, DIGESTS_MAX, Wrong};
+use super::{Answer, DIGESTS_BYTES_MAX, DIGESTS_MAX, Wrong};
 use crate::capture::shelf::{Item, Shelf};
 
 /// A row as told.
@@ -46,10 +46,17 @@ pub(super) fn read(item: &Item) -> Answer<Digest> {
     Digest::read(file).map_err(|error| failed(error.to_string()))
 }
 
-/// The newest captures that have a digest, oldest first, at most [`DIGESTS_MAX`], and how many could not be read.
+/// The newest captures that have a digest, oldest first, at most [`DIGESTS_MAX`] and [`DIGESTS_BYTES_MAX`], and how many could not be read.
 pub(super) fn newest(shelf: &Shelf) -> Answer<(Vec<(Item, Digest)>, usize)> {
     let mut with: Vec<Item> = items(shelf)?.into_iter().filter(|item| item.digest.is_some()).collect();
-    let beyond = with.len().saturating_sub(DIGESTS_MAX);
+    let mut bytes = 0;
+    let has_room = |item: &&Item| {
+        let length = item.digest.as_ref().and_then(|path| std::fs::metadata(path).ok()).map_or(0, |meta| meta.len());
+        bytes += length;
+        bytes <= DIGESTS_BYTES_MAX
+    };
+    let newest = with.iter().rev().take(DIGESTS_MAX).take_while(has_room).count();
+    let beyond = with.len() - newest;
     with.drain(..beyond);
     let all = with.len();
     let read: Vec<(Item, Digest)> =
