@@ -8,8 +8,10 @@
 //! | `retain_sum_bytes` | the databases beside this one too | every 16 MiB, and when idle |
 //! | what leaves `free_disk_bytes` | free blocks of the filesystem | every 16 MiB, and when idle |
 //!
-//! Whole chunks go, the oldest first, at most 64 MiB in a transaction; so up to a chunk more than allowed is kept; the newest one goes by age only. The write-ahead log (8
-//! MiB while busy) comes on top. A database set aside is kept as `logs.db.damaged-<unix seconds>`; only the newest such file is kept.
+//! Whole chunks go, the oldest first, at most 64 MiB in a transaction; so up to a chunk more than allowed is kept; the newest one goes by age only. The
+//! write-ahead log (8 MiB while busy) comes on top. While a reader holds an old state the log cannot be emptied: what it has beyond 8 MiB
+//! counts as kept, and at an eighth of `retain_bytes` (8 to 32 MiB) nothing is written any more until the reader is gone
+//! ([`Opened::log_is_held`]); lines wait in the spool meanwhile. A database set aside is kept as `logs.db.damaged-<unix seconds>`; only the newest such file is kept.
 
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -32,6 +34,13 @@ const LOOK_EVERY_BYTES: u64 = 16 << 20;
 const FREE_PART: u64 = 4;
 /// However little disk is free, this part of `retain_bytes` stays: the newest lines are worth more than the space.
 const STAYS_PART: u64 = 16;
+
+/// What the write-ahead log may have on top of `retain_bytes`, and what it may always have.
+const LOG_BYTES: u64 = 8 << 20;
+/// What it may have at most, however much is kept …
+const LOG_MOST_BYTES: u64 = 32 << 20;
+/// … and as a part of `retain_bytes`.
+const LOG_PART: u64 = 8;
 
 /// An open database, and which file it is.
 #[derive(Debug)]
@@ -84,6 +93,14 @@ impl Opened {
         self.unlooked = self.unlooked.saturating_add(bytes);
     }
 
+    /// Whether the write-ahead log is as long as it may get and cannot be emptied, since a reader holds an old state; then nothing
+    /// more may be written. How long it is.
+    pub(crate) fn log_is_held(&self, settings: &Settings) -> Result<Option<u64>, StoreError> {
+        let most = (settings.retain_bytes / LOG_PART).clamp(LOG_BYTES, LOG_MOST_BYTES);
+        let held = self.database.log_bytes() >= most && !self.database.checkpoint()?;
+        Ok(held.then(|| self.database.log_bytes()))
+    }
+
     /// Lines in all chunks.
     pub(crate) fn lines(&self) -> u64 {
         self.lines
@@ -97,7 +114,8 @@ impl Opened {
         idle: bool,
         tell: &mut dyn FnMut(RetainReason, Deleted),
     ) -> Result<(), StoreError> {
-        let over = self.database.used_bytes()?.saturating_sub(settings.retain_bytes);
+        let beyond = self.database.log_bytes().saturating_sub(LOG_BYTES);
+        let over = (self.database.used_bytes()? + beyond).saturating_sub(settings.retain_bytes);
         self.delete(RetainReason::Bytes, over, tell)?;
         if let Some(most) = settings.retain_lines {
             let over = self.lines.saturating_sub(most);
@@ -171,15 +189,18 @@ impl Opened {
     /// Empties the write-ahead log and gives free pages back, about `bytes` of them, in steps that the disk has room for: what is moved
     /// stands in the log until the step is over.
     fn shrink(&mut self, bytes: u64, stop: &dyn Fn() -> bool) -> Result<(), StoreError> {
-        self.database.checkpoint()?;
+        if !self.database.checkpoint()? {
+            // What would be moved would only make the log longer.
+            return Ok(());
+        }
         let began = self.database.size_bytes();
         loop {
             let step = (free_bytes(&self.path) / 8).clamp(LEAST_STEP_BYTES, STEP_BYTES);
             let before = self.database.size_bytes();
             self.database.incremental_vacuum(step)?;
-            self.database.checkpoint()?;
+            let emptied = self.database.checkpoint()?;
             let now = self.database.size_bytes();
-            if now >= before || began - now >= bytes || stop() {
+            if !emptied || now >= before || began - now >= bytes || stop() {
                 return Ok(());
             }
         }

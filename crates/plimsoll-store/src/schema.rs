@@ -7,7 +7,8 @@
 //! What queries and retention ask of a chunk stands in one covering index, so that a look at thousands of chunks reads a few pages and
 //! no chunk. Token filters ([`crate::filter`]) have a table of their own, so that looking for a word reads filters and no chunks.
 //!
-//! Bounds: page cache 1 MiB, write-ahead log 8 MiB between checkpoints (more while a reader holds an old state), busy wait 2 s (the sealer's 0.2 s).
+//! Bounds: page cache 1 MiB, write-ahead log 8 MiB between checkpoints ([`crate::retain`] stops a log that a reader keeps from being
+//! emptied), busy wait 2 s (the sealer's 0.2 s).
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -301,7 +302,12 @@ impl Database {
     /// Bytes on disk: the database file and its write-ahead log.
     pub(crate) fn size_bytes(&self) -> u64 {
         let len = |path: &Path| std::fs::metadata(path).map_or(0, |m| m.len());
-        len(&self.path) + len(&beside(&self.path, "-wal"))
+        len(&self.path) + self.log_bytes()
+    }
+
+    /// Bytes on disk of the write-ahead log.
+    pub(crate) fn log_bytes(&self) -> u64 {
+        std::fs::metadata(beside(&self.path, "-wal")).map_or(0, |m| m.len())
     }
 
     /// Gives free pages back, at most `bytes` of them.

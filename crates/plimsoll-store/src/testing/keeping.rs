@@ -133,6 +133,52 @@ fn the_sum_over_sources_holds_and_the_quiet_one_keeps_all() {
     assert!(quiet_store.close(LONG).complete);
 }
 
+/// A reader with an open transaction keeps the write-ahead log from being emptied: all bounds on disk hold, lines that find no room are
+/// counted, and when it is gone all goes on.
+#[test]
+fn a_reader_that_holds_an_old_state_cannot_make_the_disk_full() {
+    let place = Place::new();
+    let settings = Settings { retain_bytes: 16 << 20, ..quick(&place) };
+    let (mut intake, store, _) = open(settings.clone()).unwrap();
+    flood(&mut intake, &store, 3000, 1, &mut |_| ());
+    until("they are sealed", || store.stats().kept_lines == 3000);
+    let reader = rusqlite::Connection::open(place.path().join("logs.db")).unwrap();
+    reader.execute_batch("BEGIN").unwrap();
+    reader.query_row("SELECT count(*) FROM chunk", [], |row| row.get::<_, i64>(0)).unwrap();
+    let (read, mut write) = super::pipe();
+    let (mut random, mut most, mut lines) = (Program::new(9), 0, 3000);
+    let dropped = || store.stats().stream(Stream::Stdout).dropped_lines_total > 0;
+    while !dropped() {
+        let text: String = (0..990).map(|_| char::from(b'!' + random.random(90) as u8)).collect();
+        writeln!(write, "{lines} {text}").unwrap();
+        intake.read_from(Stream::Stdout, std::os::fd::AsFd::as_fd(&read), 1).unwrap();
+        lines += 1;
+        if lines % 50 == 0 {
+            until("there is room, or none", || {
+                let stats = store.stats();
+                stats.ring_used_bytes < 100_000 || stats.degraded.is_some_and(|said| said.contains("at its budget"))
+            });
+            let log = std::fs::metadata(place.path().join("logs.db-wal")).map_or(0, |m| m.len());
+            most = most.max(log);
+        }
+        assert!(lines < 60_000, "{most} bytes of log, and nothing is dropped");
+    }
+    assert!(most <= 12 << 20, "the log had {most} bytes");
+    let disk = store.stats().database_bytes + store.stats().spool_used_bytes;
+    assert!(disk <= settings.retain_bytes + settings.spool_bytes + (12 << 20), "{disk} bytes on disk");
+    until("it is said", || store.stats().degraded.is_some_and(|said| said.contains("a reader holds")));
+    reader.execute_batch("COMMIT").unwrap();
+    until("it heals", || {
+        let stats = store.stats();
+        stats.degraded.is_none() && stats.ring_used_bytes == 0 && stats.spool_used_bytes == 0
+    });
+    let closed = store.close(LONG);
+    assert!(closed.complete, "{closed:?}");
+    let stdout = closed.stats.stream(Stream::Stdout);
+    assert_eq!(stdout.lines_in_total + stdout.dropped_lines_total, lines);
+    assert_eq!(closed.stats.sealed_lines_total, stdout.lines_in_total);
+}
+
 /// Needs the right to mount: elsewhere it says that it did not run.
 #[test]
 fn with_little_free_disk_old_chunks_go_before_new_lines_do() {
