@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | `retain_bytes` | pages in use | at every seal |
 //! | `retain_lines` | lines in chunks | at every seal |
-//! | `retain_age` | from a chunk's newest line | at every seal, and when the oldest is due |
+//! | `retain_age` | from a chunk's newest line, of what is from a time to come since it was seen | at every seal, and when the oldest is due |
 //! | `retain_sum_bytes` | the databases beside this one too | every 16 MiB, and when idle |
 //! | what leaves `free_disk_bytes` | free blocks of the filesystem | every 16 MiB, and when idle |
 //!
@@ -54,6 +54,8 @@ pub(crate) struct Opened {
     lines: u64,
     /// Bytes sealed since others' use of the disk was looked at.
     unlooked: u64,
+    /// A chunk from a time to come, and since when it is seen.
+    ahead: Option<(i64, u64)>,
 }
 
 /// Opens the database of a store, or begins one; a damaged one is set aside.
@@ -78,7 +80,7 @@ pub(crate) fn open(settings: &Settings) -> Result<Opened, StoreError> {
         other => (other?, None),
     };
     let lines = database.lines()?;
-    Ok(Opened { database, set_aside, identity: identity(&path), path, lines, unlooked: LOOK_EVERY_BYTES })
+    Ok(Opened { database, set_aside, identity: identity(&path), path, lines, unlooked: LOOK_EVERY_BYTES, ahead: None })
 }
 
 impl Opened {
@@ -125,7 +127,12 @@ impl Opened {
         }
         if let Some(age) = settings.retain_age {
             let before = now_unix_ns.saturating_sub(u64::try_from(age.as_nanos()).unwrap_or(u64::MAX));
-            self.delete_while(RetainReason::Age, |oldest, _| oldest.last_unix_ns < before, tell)?;
+            let [old, ahead] = self.database.newest_before_and_after(before, now_unix_ns)?;
+            let ahead = self.ahead_long(ahead, before, now_unix_ns);
+            // What was sealed before it is older, whatever its clock said.
+            if let Some(newest) = old.max(ahead) {
+                self.delete_while(RetainReason::Age, |oldest, _| oldest.id <= newest, tell)?;
+            }
         }
         if !idle && self.unlooked < LOOK_EVERY_BYTES {
             return Ok(());
@@ -145,10 +152,24 @@ impl Opened {
         Ok(())
     }
 
+    /// Of a chunk that is from a time to come (the clock was set back) only how long it has been seen is known: the chunk that was first
+    /// seen before `before`, if it is that long.
+    fn ahead_long(&mut self, ahead: Option<i64>, before: u64, now_unix_ns: u64) -> Option<i64> {
+        let seen = match (self.ahead, ahead) {
+            (Some((id, _)), Some(newest)) if id <= newest => self.ahead,
+            (_, newest) => newest.map(|id| (id, now_unix_ns)),
+        };
+        let long = seen.filter(|(_, since)| *since < before).map(|(id, _)| id);
+        self.ahead = seen.filter(|_| long.is_none());
+        long
+    }
+
     /// When the oldest chunk is too old; `None`: never, or there is none.
     pub(crate) fn too_old_at_unix_ns(&self, settings: &Settings) -> Result<Option<u64>, StoreError> {
         let Some(age) = settings.retain_age else { return Ok(None) };
         let oldest = self.database.oldest_unix_ns()?;
+        // From a time to come: since it was seen.
+        let oldest = oldest.map(|at| self.ahead.map_or(at, |(_, seen)| at.min(seen)));
         Ok(oldest.map(|at| at.saturating_add(u64::try_from(age.as_nanos()).unwrap_or(u64::MAX))))
     }
 

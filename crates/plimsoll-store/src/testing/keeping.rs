@@ -109,6 +109,47 @@ fn what_gets_too_old_goes_also_when_nothing_comes() {
     until("they went", || store.stats().retired(RetainReason::Age).lines_total == 300);
 }
 
+/// The clock was wrong for a while: what is from a time to come holds back nothing that is behind it, and goes itself when it was seen
+/// for so long.
+#[test]
+fn a_chunk_from_a_time_to_come_does_not_stop_ageing() {
+    use crate::chunk::Builder;
+    use crate::split::{Found, Resume};
+    let place = Place::new();
+    const HOUR: u64 = 3600 * 1_000_000_000;
+    let settings = Settings { retain_age: Some(Duration::from_secs(3600)), ..place.settings() };
+    std::fs::create_dir_all(&settings.dir).unwrap();
+    let mut opened = crate::retain::open(&settings).unwrap();
+    let mut position = 0;
+    let mut add = |opened: &mut crate::retain::Opened, at_unix_ns: u64| {
+        let mut builder = Builder::new(Stream::Stdout);
+        position += 8;
+        builder.push(position, at_unix_ns, Found::Line { text: b"a line", continued: false, unterminated: false });
+        let sealed = builder.finish().unwrap().unwrap();
+        opened.database.insert(&[sealed], &[Resume::default(); 3]).unwrap();
+        opened.sealed(1, 1);
+    };
+    let now = 1000 * HOUR;
+    let retain = |opened: &mut crate::retain::Opened, now: u64| {
+        opened.retain(&settings, now, false, &mut |reason, _| assert_eq!(reason, RetainReason::Age)).unwrap();
+        opened.lines()
+    };
+    for at in [now - 2, now + 9000 * HOUR, now - 1, now] {
+        add(&mut opened, at);
+    }
+    assert_eq!(retain(&mut opened, now), 4);
+    assert_eq!(opened.too_old_at_unix_ns(&settings).unwrap(), Some(now - 2 + HOUR));
+    assert_eq!(retain(&mut opened, now + HOUR - 1), 3);
+    assert_eq!(retain(&mut opened, now + HOUR), 1, "the one from a time to come went with the one behind it");
+    assert_eq!(retain(&mut opened, now + HOUR + 1), 0);
+    add(&mut opened, now + 9000 * HOUR);
+    assert_eq!(retain(&mut opened, now + 3 * HOUR), 1);
+    assert_eq!(opened.too_old_at_unix_ns(&settings).unwrap(), Some(now + 4 * HOUR));
+    assert_eq!(retain(&mut opened, now + 4 * HOUR), 1);
+    assert_eq!(retain(&mut opened, now + 4 * HOUR + 1), 0, "it was seen for an hour");
+    assert_eq!(opened.too_old_at_unix_ns(&settings).unwrap(), None);
+}
+
 #[test]
 fn the_sum_over_sources_holds_and_the_quiet_one_keeps_all() {
     let (place, mut sum_most) = (Place::new(), 0);
