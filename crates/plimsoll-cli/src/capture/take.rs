@@ -143,13 +143,14 @@ fn runtime(pid: i32) -> Runtime {
 
 /// Tries the methods in order; the first that works is the capture.
 fn attempt(context: &mut Context, job: &Job, view: &mut CaptureView) -> Result<(), String> {
-    let mut told = Vec::new();
+    let (mut told, mut failed) = (Vec::new(), Vec::new());
     for method in mode::methods(&context.mode, job.target.runtime, job.target.connected, job.trigger) {
         let taken = by(context, method, job).and_then(|taken| shelve(context, method, job, taken, view));
         let (name, why) = match taken {
             Ok(()) => {
                 told.append(&mut view.notes);
                 view.notes = told;
+                view.fell_back = (!failed.is_empty()).then(|| failed.join("; "));
                 return Ok(());
             }
             Err(Nothing::Refused(why)) => {
@@ -165,6 +166,9 @@ fn attempt(context: &mut Context, job: &Job, view: &mut CaptureView) -> Result<(
         // A program that is still starting fails its first tests; that is not worth a word yet.
         if job.trigger != Trigger::Start || name == "refused" {
             context.shared.warn(&format!("heap: {text}"));
+        }
+        if name == "failed" {
+            failed.push(text.clone());
         }
         told.push(text);
     }
