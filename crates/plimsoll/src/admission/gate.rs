@@ -71,7 +71,8 @@ pub struct Arrival<'a> {
     pub peer: Option<&'a Peer>,
     /// The request that it is part of: nested work takes no second slot.
     pub within: Option<&'a Permit>,
-    /// How much time the asker gives it, the wait included; a lane's own wait applies as well.
+    /// How much time the asker gives it, the wait included; a lane's own wait applies as well. What is within a request has no more than that
+    /// has left, and what has none left is refused ([`Reason::Expired`]).
     pub time: Option<Duration>,
 }
 
@@ -199,8 +200,9 @@ impl Shared {
         let mut core = self.core.lock();
         core.closed = true;
         core.stop |= stop;
-        core.light.close(&mut wakers);
-        core.heavy.close(&mut wakers);
+        // With the last handle the timer goes: nobody may wait any more.
+        core.light.close(stop, &mut wakers);
+        core.heavy.close(stop, &mut wakers);
         drop(core);
         self.changed.notify_all();
         wakers.into_iter().for_each(Waker::wake);
@@ -281,12 +283,18 @@ impl Gate {
             return Answer::Now(Permit::free(shared, kind, came));
         }
         let within = arrival.within.filter(|permit| permit.is_of(shared));
+        // What is part of a request has no more time than that has.
+        let own = arrival.time.map(|time| came.saturating_add(time));
+        let deadline = own.into_iter().chain(within.and_then(Permit::deadline)).min();
         let mut core = shared.core.lock();
+        if deadline.is_some_and(|deadline| came >= deadline) {
+            return Answer::Refused(shared.refused(&mut core, Reason::Expired, kind));
+        }
         if let Some(outer) = within.filter(|permit| covers(permit, kind.work)) {
             core.stats.nested_total += 1;
             return Answer::Now(outer.clone());
         }
-        if core.closed {
+        if core.closed && within.is_none() {
             return Answer::Refused(shared.refused(&mut core, Reason::Closed, kind));
         }
         let mut counted = None;
@@ -302,7 +310,6 @@ impl Gate {
                 counted = Some((peer.clone(), own));
             }
         }
-        let deadline = arrival.time.map(|time| came.saturating_add(time));
         let lane = core.lane(kind.work);
         let said = lane.ask();
         match said {
@@ -314,8 +321,8 @@ impl Gate {
             }
             Said::Wait if self.timer_runs() => {
                 let until = came.saturating_add(lane.wait()).min(deadline.unwrap_or(Duration::MAX));
-                let seat = Seat { came, deadline: until, state: Mutex::new((Outcome::Waits, None)) };
-                let seat = Arc::new(seat);
+                let state = Mutex::new((Outcome::Waits, None));
+                let seat = Arc::new(Seat { came, deadline: until, is_nested: within.is_some(), state });
                 lane.sit(Arc::clone(&seat));
                 let sooner = until < core.alarm;
                 drop(core);
@@ -357,7 +364,8 @@ impl Gate {
         timer.is_some()
     }
 
-    /// Refuses everybody from now on but the exempt, and those who wait: the service leaves. What is worked on is finished.
+    /// Refuses everybody from now on but the exempt, and those who wait: the service leaves. What is worked on is finished: what is part of
+    /// it ([`Arrival::within`]) still gets its slot, and may wait for it.
     pub fn close(&self) {
         self.0.shared.close(false);
     }

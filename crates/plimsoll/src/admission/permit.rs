@@ -81,6 +81,10 @@ impl Permit {
         self.0.gate == shared.id()
     }
 
+    pub(super) fn deadline(&self) -> Option<Duration> {
+        self.0.deadline
+    }
+
     pub(super) fn outer(&self) -> Option<&Permit> {
         self.0.outer.as_ref()
     }
@@ -117,6 +121,8 @@ pub(super) enum Outcome {
 pub(super) struct Seat {
     pub(super) came: Duration,
     pub(super) deadline: Duration,
+    /// Part of a request that was let in.
+    pub(super) is_nested: bool,
     pub(super) state: Mutex<(Outcome, Option<Waker>)>,
 }
 
@@ -160,8 +166,14 @@ impl Ticket {
                 state.0 = Outcome::Taken;
                 // The gate's lock is taken before a seat's, never inside it.
                 drop(state);
-                self.shared.let_in(self.kind);
                 let times = (self.seat.came, self.shared.now());
+                // The slot came in time, and is taken too late: a task that was polled late, a thread that did not run.
+                if self.deadline.is_some_and(|deadline| times.1 >= deadline) {
+                    self.shared.release(self.kind.work, None, None);
+                    let counted = self.counted.take();
+                    return Poll::Ready(Err(self.shared.refuse_counted(Reason::Expired, self.kind, counted)));
+                }
+                self.shared.let_in(self.kind);
                 let (counted, outer) = (self.counted.take(), self.outer.take());
                 let permit = Permit::slot(&self.shared, self.kind, counted, times, self.deadline, outer);
                 return Poll::Ready(Ok(permit));
