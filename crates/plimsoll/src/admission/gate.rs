@@ -69,7 +69,7 @@ pub struct Arrival<'a> {
     pub kind: Kind,
     /// Who asks; `None`: no cap by peer applies.
     pub peer: Option<&'a Peer>,
-    /// The request that it is part of: nested work takes no second slot.
+    /// The request that it is part of, by the permit that the innermost gate gave it: nested work takes no second slot.
     pub within: Option<&'a Permit>,
     /// How much time the asker gives it, the wait included; a lane's own wait applies as well. What is within a request has no more than that
     /// has left, and what has none left is refused ([`Reason::Expired`]).
@@ -280,17 +280,20 @@ impl Gate {
         let (kind, came) = (arrival.kind, shared.now());
         if kind.class == Class::Exempt {
             shared.exempt.fetch_add(1, Ordering::Relaxed);
-            return Answer::Now(Permit::free(shared, kind, came));
+            return Answer::Now(Permit::free(shared, kind, came, arrival.within.cloned()));
         }
-        let within = arrival.within.filter(|permit| permit.is_of(shared));
+        // What was let in by this gate; what another one let in is kept, and counts there.
+        let outer = arrival.within;
+        let within = outer.and_then(|permit| permit.links_of(shared).next());
         // What is part of a request has no more time than that has.
         let own = arrival.time.map(|time| came.saturating_add(time));
-        let deadline = own.into_iter().chain(within.and_then(Permit::deadline)).min();
+        let outers = outer.into_iter().flat_map(|permit| permit.links_of(shared)).filter_map(Permit::deadline);
+        let deadline = own.into_iter().chain(outers).min();
         let mut core = shared.core.lock();
         if deadline.is_some_and(|deadline| came >= deadline) {
             return Answer::Refused(shared.refused(&mut core, Reason::Expired, kind));
         }
-        if let Some(outer) = within.filter(|permit| covers(permit, kind.work)) {
+        if let Some(outer) = outer.filter(|permit| permit.links_of(shared).any(|link| covers(link.kind(), kind.work))) {
             core.stats.nested_total += 1;
             return Answer::Now(outer.clone());
         }
@@ -316,7 +319,7 @@ impl Gate {
             Said::Slot => {
                 core.stats.admitted[kind.class as usize] += 1;
                 drop(core);
-                let outer = within.cloned();
+                let outer = outer.cloned();
                 Answer::Now(Permit::slot(shared, kind, counted, (came, came), deadline, outer))
             }
             Said::Wait if self.timer_runs() => {
@@ -329,7 +332,7 @@ impl Gate {
                 if sooner {
                     shared.changed.notify_one();
                 }
-                let (shared, outer) = (Arc::clone(shared), within.cloned());
+                let (shared, outer) = (Arc::clone(shared), outer.cloned());
                 Answer::Wait(Ticket { shared, kind, counted, deadline, outer, seat })
             }
             Said::Wait | Said::Busy => {
@@ -394,16 +397,9 @@ impl Gate {
     }
 }
 
-/// Whether who holds this needs no slot for such work: he has one of that kind, or a heavy one, or is exempt.
-fn covers(permit: &Permit, work: Work) -> bool {
-    let mut held = Some(permit);
-    while let Some(permit) = held {
-        if permit.kind().class == Class::Exempt || permit.kind().work == Work::Heavy || work == Work::Light {
-            return true;
-        }
-        held = permit.outer();
-    }
-    false
+/// Whether who holds such a permit needs no slot for such work: he has one of that kind, or a heavy one, or is exempt.
+fn covers(held: Kind, work: Work) -> bool {
+    held.class == Class::Exempt || held.work == Work::Heavy || work == Work::Light
 }
 
 impl fmt::Debug for Gate {

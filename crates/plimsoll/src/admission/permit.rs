@@ -17,7 +17,8 @@ use super::peer::Peer;
 /// A peer's count that is to be given back; `bool`: the entry is his own.
 pub(super) type Counted = Option<(Peer, bool)>;
 
-/// A request that was let in. Its slot is free again when the last clone is dropped: what streams its answer takes one along.
+/// A request that was let in. Its slot is free again when the last clone is dropped: what streams its answer takes one along. It keeps the
+/// permit that it was asked for [within](super::Arrival::within), whichever gate gave that one.
 #[derive(Clone)]
 pub struct Permit(Arc<Held>);
 
@@ -31,7 +32,7 @@ struct Held {
     began: Duration,
     deadline: Option<Duration>,
     abandoned: AtomicBool,
-    /// What it is part of.
+    /// What it is part of, let in by this gate or by another one.
     outer: Option<Permit>,
 }
 
@@ -50,10 +51,10 @@ impl Permit {
     }
 
     /// Without a slot.
-    pub(super) fn free(shared: &Shared, kind: Kind, now: Duration) -> Permit {
+    pub(super) fn free(shared: &Shared, kind: Kind, now: Duration, outer: Option<Permit>) -> Permit {
         let abandoned = AtomicBool::new(false);
         let (gate, came, began) = (shared.id(), now, now);
-        let (shared, counted, deadline, outer) = (None, None, None, None);
+        let (shared, counted, deadline) = (None, None, None);
         Permit(Arc::new(Held { shared, gate, kind, counted, came, began, deadline, abandoned, outer }))
     }
 
@@ -77,16 +78,14 @@ impl Permit {
         self.0.abandoned.store(true, Ordering::Relaxed);
     }
 
-    pub(super) fn is_of(&self, shared: &Shared) -> bool {
-        self.0.gate == shared.id()
+    /// Of this permit and those that it is within, the ones of this gate, the innermost first.
+    pub(super) fn links_of(&self, shared: &Shared) -> impl Iterator<Item = &Permit> {
+        let gate = shared.id();
+        std::iter::successors(Some(self), |permit| permit.0.outer.as_ref()).filter(move |permit| permit.0.gate == gate)
     }
 
     pub(super) fn deadline(&self) -> Option<Duration> {
         self.0.deadline
-    }
-
-    pub(super) fn outer(&self) -> Option<&Permit> {
-        self.0.outer.as_ref()
     }
 }
 

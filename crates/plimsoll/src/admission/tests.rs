@@ -219,6 +219,28 @@ fn nested_work_takes_no_second_slot_and_heavy_within_light_takes_a_heavy_one() {
 }
 
 #[test]
+fn a_permit_keeps_what_it_was_found_within_whichever_gate_that_is_of() {
+    let settings = Settings { heavy: lane(1, 8, 1_000), per_peer: Some(1), ..Settings::default() };
+    let ((service, ..), (route, ..), (other, ..)) = (gate(settings), gate(settings), gate(settings));
+    let peer = Peer::name("a");
+    let arrival = |within| Arrival { peer: Some(&peer), within, ..of(Kind::HEAVY) };
+    let first = permit(service.admit(arrival(None)));
+    let second = permit(route.admit(arrival(Some(&first))));
+    let probe = permit(other.admit(Arrival { kind: Kind::EXEMPT, ..arrival(Some(&second)) }));
+    // A sub-request passes both gates once more.
+    let again = permit(service.admit(arrival(Some(&probe))));
+    let innermost = permit(route.admit(arrival(Some(&again))));
+    for gate in [&service, &route] {
+        let stats = gate.stats();
+        assert_eq!((stats.heavy.in_flight, stats.nested_total, stats.refused_total()), (1, 1, 0));
+    }
+    drop((first, second, probe, again));
+    assert_eq!((service.stats().heavy.in_flight, route.stats().heavy.in_flight), (1, 1), "the work goes on");
+    drop(innermost);
+    assert_eq!((service.stats().heavy.in_flight, route.stats().heavy.in_flight), (0, 0));
+}
+
+#[test]
 fn a_peers_cap_counts_what_waits_and_names_who_it_is() {
     let (gate, _, _) = gate(Settings { heavy: lane(1, 9, 1_000), per_peer: Some(3), ..Settings::default() });
     let (greedy, other) = (Peer::name("greedy"), Peer::name("other"));
