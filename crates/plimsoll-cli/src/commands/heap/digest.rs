@@ -4,12 +4,14 @@
 //! Both appear by rename once they are complete. Memory: what reading the format takes (a V8 snapshot: below its size).
 
 use std::fs::File;
-use std::io::{self, BufReader, BufWriter, Write as _};
+use std::io::{self, BufReader, BufWriter, Read as _, Seek as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use plimsoll_heap::digest::{Digest, Kind, Row};
+use plimsoll_heap::format::Format;
+use plimsoll_heap::parse::smaps;
 
 use super::input::Input;
 use crate::exit::Failure;
@@ -21,6 +23,9 @@ pub(crate) const UNREADABLE: &str = "cannot be read: ";
 const NICE: i32 = 10;
 /// zstd's level: 10 to 12 % of a V8 snapshot at some 300 MB/s.
 const LEVEL: i32 = 1;
+
+/// Bytes in which a capture's last line is looked for.
+const TAIL_BYTES: u64 = 64;
 
 /// Arguments of `plimsoll heap digest`.
 #[derive(Debug, clap::Args)]
@@ -67,6 +72,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
     File::open(&args.file).map_err(|error| Failure::new(format!("cannot open {path}: {error}")))?;
     let read = Input::open(&args.file).and_then(|input| super::open::digest(input, &args.symbols));
     let mut digest = read.map_err(|why| Failure::new(format!("{UNREADABLE}{why}")))?;
+    ends(&args.file).map_err(|why| Failure::new(format!("{UNREADABLE}{path}: {why}")))?;
     if let Some(at_ms) = args.at_ms {
         digest.unix_ns = at_ms.saturating_mul(1_000_000);
     }
@@ -82,6 +88,23 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
         compress(&args.file)?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Mappings that were captured end with a line that says so; where it is missing the file was cut, which a reader need not see.
+fn ends(file: &Path) -> Result<(), String> {
+    if file.extension().is_none_or(|ending| ending != Format::Smaps.extension()) {
+        return Ok(());
+    }
+    let mut tail = String::new();
+    let mut read = || -> io::Result<()> {
+        let mut file = File::open(file)?;
+        let from = file.metadata()?.len().saturating_sub(TAIL_BYTES);
+        file.seek(io::SeekFrom::Start(from))?;
+        file.take(TAIL_BYTES).read_to_string(&mut tail).map(|_| ())
+    };
+    read().map_err(|error| error.to_string())?;
+    let last = tail.trim_end().rsplit('\n').next().unwrap_or_default();
+    if last.starts_with(smaps::END) { Ok(()) } else { Err("the capture was cut: its last line is missing".to_owned()) }
 }
 
 fn write(out: &Path, digest: &Digest) -> Result<(), Failure> {
@@ -137,8 +160,14 @@ mod tests {
         let mut room = vec![0; 256 << 10];
         let own = crate::supervise::files::read_small("/proc/self/smaps", &mut room).unwrap();
         // Whole mappings: a last one that was cut is no mapping.
-        let own = &own[..own.rfind("\nVmFlags").unwrap()];
-        let args = args(dir.path(), own);
+        let lines: Vec<&str> = own.split_inclusive('\n').collect();
+        let until = lines.iter().rposition(|line| line.starts_with("VmFlags") && line.ends_with('\n')).unwrap();
+        let own = lines[..=until].concat();
+        let own = format!("{own}{}{}\n", smaps::END, own.len());
+        // Without that last line it may have been cut.
+        let cut = run(&args(dir.path(), lines[..=until].concat().as_str())).unwrap_err().to_string();
+        assert!(cut.starts_with(UNREADABLE) && cut.ends_with("its last line is missing"), "{cut}");
+        let args = args(dir.path(), &own);
         run(&args).unwrap();
         let digest = Digest::read(File::open(&args.out).unwrap()).unwrap();
         assert_eq!((digest.unix_ns, digest.life), (1_700_000_000_000_000_000, 7));
