@@ -124,7 +124,7 @@ pub fn read(input: impl Read) -> Result<(Profile, Vec<Warning>), ReadError> {
             bytes: bytes as f64,
             count: count as f64,
         });
-        profile.frames.push(Frame { name, ..Frame::default() });
+        profile.frames.push(Frame { name: name.into(), ..Frame::default() });
     }
     profile.totals = totals.to_vec();
     Ok((profile, warnings.into_vec()))
