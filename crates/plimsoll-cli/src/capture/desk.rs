@@ -20,9 +20,25 @@ struct Inner {
     due: Due,
     waiting: [bool; 5],
     running: bool,
+    /// A capture that was given up goes on in the program: what that grows by is no reason for another.
+    late: bool,
     closed: bool,
     view: HeapView,
 }
+
+/// What the thread is woken for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    /// A capture, and the ticket that it serves.
+    Due(Trigger, u64),
+    /// It is time to look after the one that is late.
+    Late,
+    /// Nothing more: the supervisor ends.
+    Closed,
+}
+
+/// How often a capture that is late is looked after.
+const LATE_LOOK: Duration = Duration::from_secs(1);
 
 /// What a person's request led to, once it is served.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,7 +65,8 @@ impl Desk {
     /// Nothing waits, no program runs.
     pub(crate) fn new(mode: &str, every: Duration) -> Desk {
         let view = HeapView { mode: mode.to_owned(), every_seconds: every.as_secs_f64(), ..HeapView::default() };
-        let inner = Inner { due: Due::new(every), waiting: [false; 5], running: false, closed: false, view };
+        let inner =
+            Inner { due: Due::new(every), waiting: [false; 5], running: false, late: false, closed: false, view };
         Desk { inner: Mutex::new(inner), changed: Condvar::new() }
     }
 
@@ -74,7 +91,7 @@ impl Desk {
     /// The regular look: is something due by itself?
     pub(crate) fn look(&self, now: Duration, charged_bytes: Option<u64>) {
         let mut inner = self.inner.lock();
-        if inner.running || inner.closed {
+        if inner.running || inner.late || inner.closed {
             return;
         }
         if let Some(trigger) = inner.due.look(now, charged_bytes) {
@@ -108,12 +125,12 @@ impl Desk {
         Ok(inner.view.asked_total)
     }
 
-    /// Waits for the next request; `None`: closed. Marks it as running.
-    pub(super) fn next(&self, now: &dyn Fn() -> Duration) -> Option<(Trigger, u64)> {
+    /// Waits for the next request, and marks it as running.
+    pub(super) fn next(&self, now: &dyn Fn() -> Duration) -> Next {
         let mut inner = self.inner.lock();
         loop {
             if inner.closed {
-                return None;
+                return Next::Closed;
             }
             if let Some(trigger) = Trigger::ALL.into_iter().find(|trigger| inner.waiting[*trigger as usize]) {
                 inner.waiting[trigger as usize] = false;
@@ -123,9 +140,28 @@ impl Desk {
                 inner.running = true;
                 inner.due.begun(trigger, now());
                 inner.view.running = Some(trigger.as_str().to_owned());
-                return Some((trigger, inner.view.asked_total));
+                return Next::Due(trigger, inner.view.asked_total);
             }
-            self.changed.wait(&mut inner);
+            if !inner.late {
+                self.changed.wait(&mut inner);
+            } else if self.changed.wait_for(&mut inner, LATE_LOOK).timed_out() {
+                return Next::Late;
+            }
+        }
+    }
+
+    /// From now on a capture is late: nothing is noticed, and [`Desk::next`] asks for it to be looked after.
+    pub(super) fn await_late(&self) {
+        self.inner.lock().late = true;
+    }
+
+    /// It is late no longer, and has become this capture; by what was read last, the program holds so much.
+    pub(super) fn late_ended(&self, became: Option<CaptureView>, now: Duration, charged_bytes: Option<u64>) {
+        let mut inner = self.inner.lock();
+        inner.late = false;
+        inner.due.ended(now, charged_bytes);
+        if became.is_some() {
+            inner.view.last = became;
         }
     }
 
@@ -208,7 +244,7 @@ mod tests {
         desk.life_began(at(0));
         let ticket = desk.ask(Trigger::Asked, at(1)).unwrap();
         assert_eq!(desk.ask(Trigger::Asked, at(1)), Ok(ticket + 1), "a second one joins the first");
-        assert_eq!(desk.next(&|| at(1)), Some((Trigger::Asked, 2)));
+        assert_eq!(desk.next(&|| at(1)), Next::Due(Trigger::Asked, 2));
         assert_eq!(desk.view().running.as_deref(), Some("asked"));
         desk.look(at(5), Some(1));
         let answer = CaptureView { id: "x".into(), ..CaptureView::default() };
@@ -217,7 +253,7 @@ mod tests {
         assert_eq!((view.served_total, view.running, view.refused_total["no-program"]), (2, None, 1));
         assert_eq!(view.answer.unwrap().id, "x");
         desk.look(at(6), Some(1));
-        assert_eq!(desk.next(&|| at(6)), Some((Trigger::Start, 2)), "what became due meanwhile was not begun twice");
+        assert_eq!(desk.next(&|| at(6)), Next::Due(Trigger::Start, 2), "what became due meanwhile was not begun twice");
     }
 
     #[test]
@@ -226,15 +262,36 @@ mod tests {
         let desk = Desk::new("auto", EVERY);
         desk.life_began(at(0));
         desk.look(at(5), Some(10 * MIB));
-        desk.next(&|| at(5)).unwrap();
+        desk.next(&|| at(5));
         desk.done(Trigger::Start, 0, CaptureView::default(), at(5), Some(10 * MIB));
         desk.look(at(15), Some(10 * MIB));
         desk.look(at(30), Some(100 * MIB));
         desk.ask(Trigger::Asked, at(31)).unwrap();
-        assert_eq!(desk.next(&|| at(31)), Some((Trigger::Asked, 1)));
+        assert_eq!(desk.next(&|| at(31)), Next::Due(Trigger::Asked, 1));
         desk.done(Trigger::Asked, 1, CaptureView::default(), at(33), Some(100 * MIB));
         desk.close();
-        assert_eq!(desk.next(&|| at(32)), None, "the high is not captured a second time");
+        assert_eq!(desk.next(&|| at(32)), Next::Closed, "the high is not captured a second time");
+    }
+
+    #[test]
+    fn while_a_capture_is_late_nothing_is_noticed_and_people_are_served() {
+        const MIB: u64 = 1 << 20;
+        let desk = Desk::new("auto", EVERY);
+        desk.life_began(at(0));
+        desk.look(at(5), Some(10 * MIB));
+        desk.next(&|| at(5));
+        desk.await_late();
+        desk.done(Trigger::Start, 0, CaptureView::default(), at(35), Some(10 * MIB));
+        desk.look(at(60), Some(900 * MIB));
+        assert_eq!(desk.next(&|| at(60)), Next::Late, "what the snapshot grew by is no new high");
+        desk.ask(Trigger::Asked, at(61)).unwrap();
+        assert_eq!(desk.next(&|| at(61)), Next::Due(Trigger::Asked, 1));
+        desk.done(Trigger::Asked, 1, CaptureView::default(), at(62), Some(900 * MIB));
+        desk.late_ended(Some(CaptureView { id: "late".into(), ..CaptureView::default() }), at(70), Some(900 * MIB));
+        assert_eq!(desk.view().last.unwrap().id, "late");
+        desk.look(at(90), Some(900 * MIB));
+        desk.close();
+        assert_eq!(desk.next(&|| at(90)), Next::Closed);
     }
 
     #[test]
@@ -242,7 +299,7 @@ mod tests {
         let desk = Desk::new("auto", EVERY);
         desk.life_began(at(0));
         desk.ask(Trigger::Level, at(10)).unwrap();
-        desk.next(&|| at(10)).unwrap();
+        desk.next(&|| at(10));
         desk.done(Trigger::Level, 0, CaptureView::default(), at(10), None);
         assert_eq!(desk.ask(Trigger::Level, at(20)), Err(Refused::CoolingDown(at(1790))));
         assert!(desk.ask(Trigger::Asked, at(20)).is_ok());
@@ -267,7 +324,7 @@ mod tests {
         assert!(desk.pause(Duration::from_millis(1)));
         desk.close();
         assert!(!desk.pause(at(3600)));
-        assert_eq!(desk.next(&|| at(0)), None);
+        assert_eq!(desk.next(&|| at(0)), Next::Closed);
         assert_eq!(desk.ask(Trigger::Asked, at(1)), Err(Refused::Off));
     }
 }

@@ -80,6 +80,7 @@ pub(super) fn make(context: &Context, item: &Item, target: &Target) -> Result<Ve
 fn command(context: &Context, item: &Item, target: &Target, format: Format, file: &Path, errors: &Path) -> Command {
     let mut command = Command::new(&context.own);
     command.args(["heap", "digest"]).arg(file).arg("--out").arg(context.shelf.digest_path(item));
+    command.arg("--parts").arg(context.shelf.tmp());
     command.args(["--at-ms", &item.unix_ms.to_string(), "--life", &target.life.to_string()]);
     let totals = [("rss", target.resident_bytes), ("anon", target.anon_bytes)];
     for (name, bytes) in totals {

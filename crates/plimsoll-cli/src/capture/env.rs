@@ -65,7 +65,8 @@ pub(crate) fn derive(mode: &Mode, places: &Places, env: impl Fn(&str) -> Option<
                 Some(text) if text.split(',').any(|pair| pair.starts_with("prof_prefix:")) => {
                     derived(name, Change::Keep, "already holds prof_prefix")
                 }
-                Some(text) => derived(name, Change::Set(format!("{text},{ours}")), "appended; jemalloc samples"),
+                // Of two values jemalloc takes the later one: what the operator set stays.
+                Some(text) => derived(name, Change::Set(format!("{ours},{text}")), "put before; jemalloc samples"),
                 None => derived(name, Change::Set(ours.clone()), "jemalloc samples"),
             });
         }
@@ -73,11 +74,12 @@ pub(crate) fn derive(mode: &Mode, places: &Places, env: impl Fn(&str) -> Option<
     all
 }
 
-/// How a Node with these `NODE_OPTIONS` takes a snapshot; it writes to `cwd` where they name no directory. `None`: not at all.
+/// How a Node with these `NODE_OPTIONS` takes a snapshot; it writes to `cwd` where they name no directory, and from there on where they name a relative one. `None`: not at all.
 pub(crate) fn setup(options: &str, cwd: &Path) -> Option<NodeSetup> {
     let words = words(options);
     let signal = signal_number(&value(&words, SIGNAL_OPTION)?)?;
-    Some(NodeSetup { signal, dir: value(&words, DIR_OPTION).map_or_else(|| cwd.to_owned(), PathBuf::from) })
+    // Node takes a relative one from where it is when it writes.
+    Some(NodeSetup { signal, dir: value(&words, DIR_OPTION).map_or_else(|| cwd.to_owned(), |dir| cwd.join(dir)) })
 }
 
 fn node(mode: &Mode, places: &Places, set: Option<String>) -> Derived {
@@ -195,6 +197,10 @@ mod tests {
         let both = "--heapsnapshot-signal SIGUSR1 \"--diagnostic-dir=/var/my dumps\"";
         assert_eq!(read(both), Some((libc::SIGUSR1, dumps)));
         assert_eq!(read("--heapsnapshot_signal=USR2"), Some((libc::SIGUSR2, "/cwd".into())));
+        assert_eq!(
+            read("--heapsnapshot-signal=USR2 --diagnostic-dir=dumps"),
+            Some((libc::SIGUSR2, "/cwd/dumps".into()))
+        );
         for none in ["", "--diagnostic-dir=/x", "--heapsnapshot-signal=NOPE", "--heapsnapshot-signal"] {
             assert_eq!(read(none), None, "{none}");
         }
@@ -211,8 +217,8 @@ mod tests {
 
     #[test]
     fn jemalloc_is_asked_to_sample_under_both_names() {
-        let all = with(&Mode::Jemalloc, "/s", &[("MALLOC_CONF", "narenas:2"), ("_RJEM_MALLOC_CONF", "")]);
-        assert_eq!(all[2], ("MALLOC_CONF", set(&format!("narenas:2,{JEMALLOC},prof_prefix:/s/tmp/jemalloc"))));
+        let all = with(&Mode::Jemalloc, "/s", &[("MALLOC_CONF", "lg_prof_sample:14"), ("_RJEM_MALLOC_CONF", "")]);
+        assert_eq!(all[2], ("MALLOC_CONF", set(&format!("{JEMALLOC},prof_prefix:/s/tmp/jemalloc,lg_prof_sample:14"))));
         assert_eq!(all[3], ("_RJEM_MALLOC_CONF", Change::Remove));
         let all = with(&Mode::Jemalloc, "/s", &[("MALLOC_CONF", "prof:true,prof_prefix:/x")]);
         assert_eq!(all[2].1, Change::Keep);

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::env::jemalloc_prefix;
+use super::mode::Mode;
 
 /// The most files of the directory that are looked at.
 const FILES_MAX: usize = 10_000;
@@ -35,6 +36,11 @@ fn profiles(tmp: &Path) -> Result<Vec<(i32, u64, PathBuf)>, String> {
     }
     found.sort();
     Ok(found)
+}
+
+/// Whether a file of this name is, with this mode, a profile that jemalloc writes or has written.
+pub(crate) fn is_profile(mode: &Mode, name: &str) -> bool {
+    *mode == Mode::Jemalloc && name.starts_with("jemalloc.")
 }
 
 /// The newest finished profile of `pid`.
@@ -106,6 +112,8 @@ mod tests {
         std::fs::write(dir.path().join("jemalloc.9.1.i1.heap"), "heap_v2/1\n\nMAPPED_LIBRARIES:\n1-2 r-x").unwrap();
         std::fs::write(dir.path().join("other.7.99.i1.heap"), "x").unwrap();
         assert_eq!(newest(dir.path(), 7).unwrap().file_name().unwrap(), "jemalloc.7.10.u10.heap", "11 is not finished");
+        assert!(is_profile(&Mode::Jemalloc, "jemalloc.7.10.u10.heap") && !is_profile(&Mode::Jemalloc, "smaps.part"));
+        assert!(!is_profile(&Mode::Auto, "jemalloc.7.10.u10.heap"));
         assert!(newest(dir.path(), 8).unwrap_err().contains("no profile"));
         assert!(newest(dir.path(), 9).unwrap_err().contains("is not finished"));
         assert_eq!(tidy(dir.path()), 2);

@@ -1,10 +1,11 @@
 //! Heap captures of the supervised program: when (`due`), how (`mode`), whether it is safe (`preflight`), where they are kept
-//! (`shelf`), and one capture from beginning to end (`take`).
+//! (`shelf`), and one capture from beginning to end (`take`, `full`, `digest`).
 //!
 //! One thread, `capture`, asleep on the `desk` until something is due; it wakes nothing by itself: the supervise loop's regular look
 //! (every 30 s) tells it. It never runs on the governor's thread and the supervised path never waits for it. One capture at a time;
-//! a V8 snapshot at most 10 min, everything else at most 60 s; at the end of the supervisor it gives up within 0.2 s. Disk: the
-//! bounds of `shelf`; memory: a few KB here, a digest is made by a process of its own, where there is room for it.
+//! a V8 snapshot at most 10 min (one that begins late is looked after each second, for 10 min more), everything else at most 60 s; at
+//! the end of the supervisor it gives up within 0.2 s. Disk: the bounds of `shelf`; memory: a few KB here, a digest is made by a
+//! process of its own, where there is room for it.
 //!
 //! Failures are counted by kind, said, and shown: what does not work is known at the start (the self-test), not in the night.
 
@@ -13,6 +14,7 @@ mod desk;
 mod digest;
 pub(crate) mod due;
 mod env;
+mod full;
 mod jemalloc;
 mod jvm;
 pub(crate) mod mode;
@@ -41,6 +43,7 @@ use crate::supervise::derive::Derived;
 use crate::supervise::shared::Shared;
 use agent::Agents;
 pub(crate) use desk::Desk;
+use desk::Next;
 use due::Trigger;
 use env::Places;
 use mode::{Method, Mode};
@@ -114,7 +117,9 @@ impl Capture {
     /// The path that cannot be written: then nothing is set, so that the program starts all the same.
     pub(crate) fn environment(&self, env: impl Fn(&str) -> Option<String>) -> Result<Vec<Derived>, String> {
         self.shelf.make()?;
-        self.shelf.clean()?;
+        // The profiles of the life that has ended. Everything else is cleaned by who writes it, before the next capture: here it may
+        // still be written, by what makes the digest of the last one.
+        self.shelf.clean(&|name| !jemalloc::is_profile(&self.settings.mode, name))?;
         if self.settings.mode.loads_agent() {
             crate::supervise::files::replace(&self.places.agent, AGENT.as_bytes())
                 .map_err(|error| format!("cannot write {}: {error}", self.places.agent.display()))?;
@@ -142,7 +147,10 @@ impl Capture {
             excluded,
             agents,
             learnt: None,
+            newest: None,
             own: PathBuf::from("/proc/self/exe"),
+            patience: node::Patience::default(),
+            late: None,
             attributed: false,
         };
         let thread =
@@ -164,7 +172,8 @@ impl Drop for CaptureHandle {
 /// What an earlier full snapshot told of this process.
 #[derive(Clone, Copy, Debug)]
 struct Learnt {
-    pid: i32,
+    /// Pid and start time of it.
+    life: u64,
     objects: u64,
     anon_bytes: u64,
 }
@@ -178,8 +187,14 @@ struct Context {
     excluded: Excluded,
     agents: Option<Agents>,
     learnt: Option<Learnt>,
+    /// Pid and start time of the process that was captured last.
+    newest: Option<u64>,
     /// The binary that makes digests: this one.
     own: PathBuf,
+    /// How long a full snapshot may take.
+    patience: node::Patience,
+    /// One that was asked for and not begun in time.
+    late: Option<full::Late>,
     /// Memory of the program is put down to a capture.
     attributed: bool,
 }
@@ -188,9 +203,24 @@ impl Context {
     fn work(&mut self) {
         self.keep("");
         let clock = MonotonicClock;
-        while let Some((trigger, ticket)) = self.desk.next(&|| clock.now()) {
+        loop {
+            let (trigger, ticket) = match self.desk.next(&|| clock.now()) {
+                Next::Due(trigger, ticket) => (trigger, ticket),
+                Next::Late => {
+                    let view = full::late(self);
+                    if let Some(view) = &view {
+                        self.tell(view);
+                        self.keep(&view.id);
+                    }
+                    if self.late.is_none() {
+                        self.desk.late_ended(view, clock.now(), self.shared.charged_bytes());
+                    }
+                    continue;
+                }
+                Next::Closed => return,
+            };
             let view = take::one(self, trigger);
-            self.tell(trigger, &view);
+            self.tell(&view);
             self.keep(&view.id);
             let again = self.desk.done(trigger, ticket, view.clone(), clock.now(), self.shared.charged_bytes());
             if let Some(why) = view.failed.filter(|_| trigger == Trigger::Start && !again) {
@@ -199,7 +229,7 @@ impl Context {
         }
     }
 
-    fn tell(&self, trigger: Trigger, view: &CaptureView) {
+    fn tell(&self, view: &CaptureView) {
         match &view.failed {
             // Said for good once the last self-test has failed; for every other, the methods have said it.
             Some(_) => {}
@@ -210,7 +240,7 @@ impl Context {
                     "{} of pid {} ({}): {} in {:.1} s: {}",
                     view.method,
                     view.pid,
-                    trigger.as_str(),
+                    view.trigger,
                     units::size(view.bytes),
                     view.seconds,
                     view.id

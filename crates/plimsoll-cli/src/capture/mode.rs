@@ -3,7 +3,7 @@
 //! | `--heap` | on schedule | at a level | asked for |
 //! |---|---|---|---|
 //! | `auto` (default) | figures (`smaps`), or a profile where the program offers one | the same, and a full one where it is safe | a full one where it is safe |
-//! | `profile` | a profile | a profile | a full one where it is safe |
+//! | `profile` | a profile | a profile | a full one where it is safe; of a JVM a profile |
 //! | `full` | a full one where it is safe | the same | the same |
 //! | `pprof=URL`, `jemalloc` | that profile | the same | the same |
 //! | `off` | nothing | nothing | nothing |
@@ -130,9 +130,10 @@ pub(crate) fn methods(mode: &Mode, runtime: Runtime, connected: bool, trigger: T
         (Mode::Off, _) => return methods,
         (Mode::Pprof(_), _) => methods.push(Method::Pprof),
         (Mode::Jemalloc, _) => methods.push(Method::Jemalloc),
+        // One mode, one kind, whoever asks: between one with garbage and one without, the garbage would pass for a leak.
+        (Mode::Profile, Runtime::Jvm) => methods.push(Method::JvmAll),
         (_, Runtime::Node) if full => methods.push(Method::V8Snapshot),
         (_, Runtime::Jvm) if full => methods.push(Method::JvmLive),
-        (Mode::Profile, Runtime::Jvm) => methods.push(Method::JvmAll),
         (Mode::Auto | Mode::Profile | Mode::Full, _) => {}
     }
     // Where an agent was loaded, its absence is worth a failure that is seen.
@@ -171,7 +172,7 @@ mod tests {
     fn a_table_of_what_is_tried() {
         use Method::{Agent, Jemalloc, JvmAll, JvmLive, Pprof, Smaps, V8Snapshot};
         use Trigger::{Asked, Level, Periodic};
-        let table: [(Mode, Runtime, bool, Trigger, &[Method]); 14] = [
+        let table: [(Mode, Runtime, bool, Trigger, &[Method]); 16] = [
             (Mode::Off, Runtime::Node, true, Asked, &[]),
             (Mode::Auto, Runtime::Node, false, Periodic, &[Smaps]),
             (Mode::Auto, Runtime::Node, false, Asked, &[V8Snapshot, Smaps]),
@@ -183,6 +184,8 @@ mod tests {
             (Mode::Profile, Runtime::Node, false, Periodic, &[Agent, Smaps]),
             (Mode::Profile, Runtime::Node, true, Asked, &[V8Snapshot, Agent, Smaps]),
             (Mode::Profile, Runtime::Jvm, false, Periodic, &[JvmAll, Smaps]),
+            (Mode::Profile, Runtime::Jvm, false, Asked, &[JvmAll, Smaps]),
+            (Mode::Full, Runtime::Jvm, false, Periodic, &[JvmLive, Smaps]),
             (Mode::Full, Runtime::Node, true, Periodic, &[V8Snapshot, Agent, Smaps]),
             (Mode::Pprof("http://x/".into()), Runtime::Other, false, Periodic, &[Pprof, Smaps]),
             (Mode::Jemalloc, Runtime::Other, false, Level, &[Jemalloc, Smaps]),

@@ -1,8 +1,8 @@
 //! A V8 heap snapshot of a Node process: the signal, then waiting for the file to appear, to grow and to be whole.
 //!
 //! Node opens the file when its event loop gets to the signal, stands still while it walks the heap, and then writes. At most
-//! [`APPEAR`] (30 s) until the file is there (a busy event loop, or a runtime that ignores the signal), [`STALLED`] (60 s) between two
-//! bytes of it, [`WHOLE`] (10 min) in all. A process that dies meanwhile, and a disk that is full by then, are a failed capture at
+//! [`APPEAR`] (30 s) until the file is there (a busy event loop, or a runtime that ignores the signal; what begins after that is late,
+//! and waited for elsewhere), [`STALLED`] (60 s) between two bytes of it, [`WHOLE`] (10 min) in all. A process that dies meanwhile, and a disk that is full by then, are a failed capture at
 //! once; what it left is removed. A snapshot is whole when it ends as JSON ends and has not grown for two looks.
 
 use std::io::{Read as _, Seek as _, SeekFrom};
@@ -19,6 +19,7 @@ use super::shelf::free_bytes;
 use super::wait::Pause;
 use crate::supervise::child;
 use crate::supervise::reason::signal_name;
+use crate::supervise::state::Process;
 
 /// How long until the file is there.
 pub(crate) const APPEAR: Duration = Duration::from_secs(30);
@@ -38,9 +39,9 @@ const FILES_MAX: usize = 4096;
 /// How long each part may take.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Patience {
-    appear: Duration,
-    stalled: Duration,
-    whole: Duration,
+    pub(super) appear: Duration,
+    pub(super) stalled: Duration,
+    pub(super) whole: Duration,
 }
 
 impl Default for Patience {
@@ -49,11 +50,43 @@ impl Default for Patience {
     }
 }
 
-/// Takes a snapshot of `pid` and returns the file, whole, still under the runtime's name.
+/// A snapshot that a process was asked for.
+#[derive(Clone, Debug)]
+pub(crate) struct Asked {
+    process: Pid,
+    identity: Process,
+    signal: i32,
+    dir: PathBuf,
+    before: Vec<PathBuf>,
+    at: Duration,
+}
+
+/// Why there is no snapshot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Missed {
+    pub(crate) why: String,
+    /// It was not begun in time: the signal still waits for the runtime, which will take it when it gets to it.
+    pub(crate) is_late: bool,
+}
+
+/// How far a snapshot is that was not begun in time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Progress {
+    /// Its process has ended.
+    Ended,
+    /// Nothing is there yet.
+    Waiting,
+    /// It is being written, or whole.
+    Begun,
+    /// Nothing was there within [`WHOLE`]: nobody waits any longer.
+    GivenUp,
+}
+
+/// Asks `pid` for a snapshot.
 ///
 /// # Errors
-/// A sentence: who did not do what within which time.
-pub(crate) fn snapshot(pid: i32, setup: &NodeSetup, patience: Patience, pause: &dyn Pause) -> Result<PathBuf, String> {
+/// A sentence: it was not asked, and why.
+pub(crate) fn ask(pid: i32, setup: &NodeSetup) -> Result<Asked, String> {
     let name = signal_name(setup.signal);
     let reading = read_process(&Root::default(), pid).map_err(|why| format!("pid {pid} cannot be read: {why}"))?;
     if !reading.catches(setup.signal) {
@@ -66,53 +99,107 @@ pub(crate) fn snapshot(pid: i32, setup: &NodeSetup, patience: Patience, pause: &
     let before = files_of(&setup.dir, pid)?;
     let identity = child::identify(process).ok_or_else(|| format!("pid {pid} has ended"))?;
     rustix::process::kill_process(process, signal).map_err(|error| format!("cannot signal pid {pid}: {error}"))?;
+    let (signal, dir, at) = (setup.signal, setup.dir.clone(), MonotonicClock.now());
+    Ok(Asked { process, identity, signal, dir, before, at })
+}
 
-    let started = MonotonicClock.now();
-    let mut growing: Option<(PathBuf, u64, u32)> = None;
-    loop {
-        let closed = !pause.pause(LOOK);
-        let waited = MonotonicClock.now().saturating_sub(started);
-        if growing.is_none() {
-            growing =
-                files_of(&setup.dir, pid)?.into_iter().find(|path| !before.contains(path)).map(|path| (path, 0, 0));
+impl Asked {
+    fn pid(&self) -> i32 {
+        self.process.as_raw_nonzero().get()
+    }
+
+    /// How long ago it was asked.
+    pub(crate) fn since(&self) -> Duration {
+        MonotonicClock.now().saturating_sub(self.at)
+    }
+
+    /// Whether a file of this name may be the one that was asked for.
+    pub(crate) fn may_be(&self, name: &str) -> bool {
+        is_snapshot_of(name, self.pid())
+    }
+
+    /// How far it is.
+    pub(crate) fn progress(&self) -> Progress {
+        match self.begun() {
+            _ if child::identify(self.process) != Some(self.identity) => Progress::Ended,
+            Ok(Some(_)) => Progress::Begun,
+            _ if self.since() > WHOLE => Progress::GivenUp,
+            _ => Progress::Waiting,
         }
-        if let Some((path, bytes, still)) = &mut growing {
-            let now = std::fs::metadata(&*path).map_or(0, |meta| meta.len());
-            *still = if now == *bytes { *still + 1 } else { 0 };
-            *bytes = now;
-            if *still >= 2 && ends_as_json(path) {
-                return Ok(path.clone());
-            }
-        }
-        let stalled = |still: u32| LOOK * still > patience.stalled;
-        let is_full = |still: u32| still >= STILL_LOOKS && free_bytes(&setup.dir).is_ok_and(|free| free < FULL_BYTES);
-        let why = match &growing {
-            _ if child::identify(process) != Some(identity) => format!("pid {pid} ended while it took the snapshot"),
-            _ if closed => "the supervisor ends".to_owned(),
-            None if waited > patience.appear => format!(
-                "pid {pid} began no snapshot within {} s of SIG{name}: its event loop is busy, or it may not write to {}",
-                patience.appear.as_secs(),
-                setup.dir.display()
-            ),
-            Some((_, bytes, still)) if is_full(*still) => {
-                format!("the disk is full: pid {pid} wrote {bytes} bytes of its snapshot to {}", setup.dir.display())
-            }
-            // While it walks the heap it writes nothing.
-            Some((_, bytes, still)) if *bytes > 0 && stalled(*still) => {
-                let within = patience.stalled.as_secs();
-                format!("pid {pid} wrote {bytes} bytes of its snapshot and then nothing for {within} s")
-            }
-            Some((_, bytes, _)) if waited > patience.whole => {
-                let within = patience.whole.as_secs();
-                format!("the snapshot of pid {pid} was not whole within {within} s, at {bytes} bytes")
-            }
-            _ => continue,
-        };
-        if let Some((path, ..)) = growing {
-            // Never finished: it must not be taken for a small heap.
+    }
+
+    fn begun(&self) -> Result<Option<PathBuf>, String> {
+        Ok(files_of(&self.dir, self.pid())?.into_iter().find(|path| !self.before.contains(path)))
+    }
+
+    /// Removes what was written of it: never finished, it must not be taken for a small heap.
+    pub(crate) fn remove(&self) {
+        if let Ok(Some(path)) = self.begun() {
             std::fs::remove_file(path).ok();
         }
-        return Err(why);
+    }
+
+    /// Waits for the file and returns it, whole, still under the runtime's name.
+    ///
+    /// # Errors
+    /// A sentence: who did not do what within which time.
+    pub(crate) fn wait(&self, patience: Patience, pause: &dyn Pause) -> Result<PathBuf, Missed> {
+        let (pid, name) = (self.pid(), signal_name(self.signal));
+        let started = MonotonicClock.now();
+        let mut growing: Option<(PathBuf, u64, u32)> = None;
+        loop {
+            let closed = !pause.pause(LOOK);
+            let waited = MonotonicClock.now().saturating_sub(started);
+            if growing.is_none() {
+                // Whoever took the directory away has not taken the signal back.
+                let begun = self.begun().map_err(|why| Missed { why, is_late: true })?;
+                growing = begun.map(|path| (path, 0, 0));
+            }
+            if let Some((path, bytes, still)) = &mut growing {
+                let now = std::fs::metadata(&*path).map_or(0, |meta| meta.len());
+                *still = if now == *bytes { *still + 1 } else { 0 };
+                *bytes = now;
+                if *still >= 2 && ends_as_json(path) {
+                    return Ok(path.clone());
+                }
+            }
+            let stalled = |still: u32| LOOK * still > patience.stalled;
+            let is_full =
+                |still: u32| still >= STILL_LOOKS && free_bytes(&self.dir).is_ok_and(|free| free < FULL_BYTES);
+            let mut is_late = false;
+            let why = match &growing {
+                _ if child::identify(self.process) != Some(self.identity) => {
+                    format!("pid {pid} ended while it took the snapshot")
+                }
+                _ if closed => "the supervisor ends".to_owned(),
+                None if waited > patience.appear => {
+                    is_late = true;
+                    format!(
+                        "pid {pid} began no snapshot within {} s of SIG{name}: its event loop is busy, or it may not write to {}",
+                        patience.appear.as_secs(),
+                        self.dir.display()
+                    )
+                }
+                Some((_, bytes, still)) if is_full(*still) => {
+                    format!("the disk is full: pid {pid} wrote {bytes} bytes of its snapshot to {}", self.dir.display())
+                }
+                // While it walks the heap it writes nothing.
+                Some((_, bytes, still)) if *bytes > 0 && stalled(*still) => {
+                    let within = patience.stalled.as_secs();
+                    format!("pid {pid} wrote {bytes} bytes of its snapshot and then nothing for {within} s")
+                }
+                Some((_, bytes, _)) if waited > patience.whole => {
+                    let within = patience.whole.as_secs();
+                    format!("the snapshot of pid {pid} was not whole within {within} s, at {bytes} bytes")
+                }
+                _ => continue,
+            };
+            if let Some((path, ..)) = growing {
+                // Never finished: it must not be taken for a small heap.
+                std::fs::remove_file(path).ok();
+            }
+            return Err(Missed { why, is_late });
+        }
     }
 }
 
@@ -216,7 +303,7 @@ mod tests {
         let pid = i32::try_from(sleeper.id()).unwrap();
         let dir = tempfile::tempdir().unwrap();
         let setup = NodeSetup { signal: libc::SIGUSR2, dir: dir.path().to_owned() };
-        let error = snapshot(pid, &setup, Patience::default(), &Sleep).unwrap_err();
+        let error = ask(pid, &setup).unwrap_err();
         assert!(error.contains("does not catch SIGUSR2"), "{error}");
         assert!(sleeper.try_wait().unwrap().is_none(), "it lives");
         sleeper.kill().unwrap();
@@ -249,8 +336,9 @@ mod tests {
             let setup = NodeSetup { signal: libc::SIGUSR2, dir: dir.path().to_owned() };
             let half_a_second = Duration::from_millis(500);
             let patience = Patience { appear: half_a_second, stalled: half_a_second, whole: WHOLE };
-            let error = snapshot(pid, &setup, patience, &Sleep).unwrap_err();
-            assert!(error.contains(why), "{why}: {error}");
+            let missed = ask(pid, &setup).unwrap().wait(patience, &Sleep).unwrap_err();
+            assert!(missed.why.contains(why), "{why}: {missed:?}");
+            assert_eq!(missed.is_late, on_signal == ":", "{missed:?}");
             assert_eq!(files_of(dir.path(), pid), Ok(Vec::new()), "{why}");
             child.kill().unwrap();
             child.wait().unwrap();

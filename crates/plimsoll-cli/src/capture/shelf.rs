@@ -5,7 +5,7 @@
 //! |---|---|
 //! | `<unix ms>-<trigger>-<pid>.<format>[.zst]` | one capture |
 //! | `<the same stem>.digest` | what is kept of it when the file has gone: a few KB |
-//! | `tmp/` | where runtimes write; what is still there when a capture begins was never finished, and is removed |
+//! | `tmp/` | where runtimes, digests and packers write; what is still there when a capture begins was never finished, and is removed |
 //! | `reports/` | saved trend reports, the newest [`REPORTS_KEPT`] |
 //!
 //! A file gets its name by rename once it is complete, so a crash in the middle leaves nothing that later counts. A capture's
@@ -14,7 +14,7 @@
 
 mod retention;
 
-use std::io;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -93,22 +93,14 @@ impl Shelf {
         Ok(())
     }
 
-    /// Removes what was never finished. Says how many files that were.
+    /// Removes what was never finished, but nothing of a name that `is_kept`. Says how many files that were.
     ///
     /// # Errors
     /// The path and what the system says.
-    pub(crate) fn clean(&self) -> Result<u64, String> {
-        let mut removed = 0;
-        let failed = |error| format!("cannot read {}: {error}", self.tmp().display());
-        for entry in std::fs::read_dir(self.tmp()).map_err(failed)?.take(ENTRIES_MAX) {
-            let entry = entry.map_err(failed)?;
-            if entry.file_type().is_ok_and(|kind| kind.is_file()) {
-                let path = entry.path();
-                std::fs::remove_file(&path).map_err(|error| format!("cannot remove {}: {error}", path.display()))?;
-                removed += 1;
-            }
-        }
-        Ok(removed)
+    pub(crate) fn clean(&self, is_kept: &dyn Fn(&str) -> bool) -> Result<u64, String> {
+        // Earlier versions left their parts beside the captures.
+        let is_part = |name: &str| parse(name).is_some_and(|(_, rest)| rest == "new" || rest.ends_with(".part"));
+        Ok(remove_from(&self.tmp(), &|name| !is_kept(name))? + remove_from(&self.dir, &is_part)?)
     }
 
     /// Where runtimes write.
@@ -154,19 +146,9 @@ impl Shelf {
 
     /// What a rename does, from another filesystem: whole under `path`, or not there.
     fn fetch(&self, finished: &Path, path: &Path) -> io::Result<()> {
-        use std::os::unix::fs::OpenOptionsExt as _;
-        let part = self.tmp().join("fetched.part");
-        let copied = || {
-            let mut from = std::fs::File::open(finished)?;
-            let mut to = std::fs::File::options().write(true).create(true).truncate(true).mode(0o600).open(&part)?;
-            io::copy(&mut from, &mut to)?;
-            to.sync_all()?;
-            std::fs::rename(&part, path)?;
-            std::fs::remove_file(finished)
-        };
-        copied().inspect_err(|_| {
-            std::fs::remove_file(&part).ok();
-        })
+        let mut from = std::fs::File::open(finished)?;
+        files::replace_through(&self.tmp(), path, |to| io::copy(&mut from, to).map(drop))?;
+        std::fs::remove_file(finished)
     }
 
     /// Takes a capture off the shelf, its digest with it.
@@ -195,7 +177,8 @@ impl Shelf {
         let unix_ms = u64::try_from(plimsoll::clock::wall().as_millis()).unwrap_or(u64::MAX);
         let path = self.reports().join(format!("trend-{unix_ms}.md"));
         let failed = |path: &Path, error: io::Error| format!("{}: {error}", path.display());
-        files::replace(&path, text.as_bytes()).map_err(|error| failed(&path, error))?;
+        let written = files::replace_through(&self.tmp(), &path, |file| file.write_all(text.as_bytes()));
+        written.map_err(|error| failed(&path, error))?;
         let mut others: Vec<(u64, PathBuf)> = std::fs::read_dir(self.reports())
             .map_err(|error| failed(&self.reports(), error))?
             .take(ENTRIES_MAX)
@@ -287,6 +270,21 @@ fn parse(name: &str) -> Option<(Item, &str)> {
     Some((item, rest))
 }
 
+/// Removes the files of `dir` whose names `goes` holds for. Says how many.
+fn remove_from(dir: &Path, goes: &dyn Fn(&str) -> bool) -> Result<u64, String> {
+    let mut removed = 0;
+    let failed = |error| format!("cannot read {}: {error}", dir.display());
+    for entry in std::fs::read_dir(dir).map_err(failed)?.take(ENTRIES_MAX) {
+        let entry = entry.map_err(failed)?;
+        if goes(&entry.file_name().to_string_lossy()) && entry.file_type().is_ok_and(|kind| kind.is_file()) {
+            let path = entry.path();
+            std::fs::remove_file(&path).map_err(|error| format!("cannot remove {}: {error}", path.display()))?;
+            removed += 1;
+        }
+    }
+    Ok(removed)
+}
+
 fn format_of(rest: &str) -> Option<Format> {
     let plain = rest.strip_suffix(".zst").unwrap_or(rest);
     Format::from_extension(plain)
@@ -323,9 +321,13 @@ mod tests {
         let shelf = Shelf::new(dir.path().join("heap"), Keep::default());
         assert_eq!(shelf.items().unwrap(), [], "no directory is an empty shelf");
         shelf.make().unwrap();
-        assert_eq!(shelf.clean().unwrap(), 0);
+        assert_eq!(shelf.clean(&|_| false).unwrap(), 0);
         std::fs::write(shelf.tmp().join("half.heapsnapshot"), "{\"snapshot\":").unwrap();
-        assert_eq!(shelf.clean().unwrap(), 1);
+        for part in ["12-asked-7.heapsnapshot.zst.part", "12-asked-7.new"] {
+            std::fs::write(dir.path().join("heap").join(part), "half").unwrap();
+        }
+        std::fs::write(shelf.tmp().join("kept"), "").unwrap();
+        assert_eq!(shelf.clean(&|name| name == "kept").unwrap(), 3, "also what earlier versions left on the shelf");
         let finished = shelf.tmp().join("x");
         std::fs::write(&finished, "whole").unwrap();
         let put = shelf.put(&finished, Format::Smaps, 1_700_000_000_000, Trigger::HighWater, 4711).unwrap();

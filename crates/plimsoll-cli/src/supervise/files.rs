@@ -57,6 +57,37 @@ pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     std::fs::rename(&new, path)
 }
 
+/// As [`replace`], for what is filled bit by bit: until it is whole it lies as `NAME.part` in `parts`, a directory of the same filesystem.
+/// It is on the disk, and so is its name, when this returns.
+///
+/// # Errors
+/// What the system says, or `fill`; then nothing of it is left, and what was there before still is.
+pub(crate) fn replace_through(
+    parts: &Path,
+    path: &Path,
+    fill: impl FnOnce(&mut File) -> io::Result<()>,
+) -> io::Result<()> {
+    let mut name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?.to_owned();
+    name.push(".part");
+    let part = parts.join(name);
+    let filled = || {
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&part)?;
+        fill(&mut file)?;
+        file.sync_all()?;
+        std::fs::rename(&part, path)
+    };
+    filled().inspect_err(|_| {
+        std::fs::remove_file(&part).ok();
+    })?;
+    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(dir)?.sync_all()
+}
+
+/// The name of a file as links of `/proc` tell it, without the ` (deleted)` of one that was removed or replaced since.
+pub(crate) fn without_deleted(name: &str) -> &str {
+    name.strip_suffix(" (deleted)").unwrap_or(name)
+}
+
 /// Makes a directory and those above it, 0700 where it makes them.
 pub(crate) fn make_private_dir(path: &Path) -> io::Result<()> {
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
@@ -83,6 +114,16 @@ mod tests {
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
         replace(&path, &vec![b'x'; usize::try_from(MAX_BYTES).unwrap() + 1]).unwrap();
         assert!(read_bounded(&path).is_err());
+        let parts = dir.path().join("parts");
+        let one = |file: &mut File| file.write_all(b"one");
+        assert!(replace_through(&parts, &path, one).is_err(), "there is no such directory");
+        std::fs::create_dir(&parts).unwrap();
+        let new = dir.path().join("new");
+        replace_through(&parts, &new, one).unwrap();
+        let torn = |file: &mut File| file.write_all(b"t").and(Err(io::ErrorKind::StorageFull.into()));
+        assert!(replace_through(&parts, &new, torn).is_err());
+        assert_eq!((read_bounded(&new).unwrap(), std::fs::read_dir(&parts).unwrap().count()), (b"one".to_vec(), 0));
+        assert_eq!(std::fs::metadata(&new).unwrap().permissions().mode() & 0o777, 0o600);
         let mut buffer = [0; 4];
         assert_eq!(read_small(&path, &mut buffer).unwrap(), "xxxx");
     }

@@ -14,6 +14,8 @@ use std::sync::Arc;
 
 use plimsoll_heap::profile::{Mapped, Profile, is_plumbing_file};
 
+use crate::supervise::files;
+
 /// Where the files of a program are looked for.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub(crate) struct Symbols {
@@ -145,7 +147,7 @@ fn is_named(binary: &Path, mapped: &Mapped) -> bool {
     let name = Path::new(&mapped.file).file_name();
     let is_it = |path: &Path| {
         let own = path.file_name().and_then(|own| own.to_str());
-        own.map(|own| own.strip_suffix(" (deleted)").unwrap_or(own)) == name.and_then(|name| name.to_str())
+        own.map(files::without_deleted) == name.and_then(|name| name.to_str())
     };
     name.is_some() && (is_it(binary) || leads_to.is_some_and(|path| is_it(&path)))
 }

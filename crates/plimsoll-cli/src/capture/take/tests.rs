@@ -68,7 +68,10 @@ impl Program {
             excluded: Excluded::default(),
             agents: None,
             learnt: None,
+            newest: None,
             own: script(dir, "own", WELL),
+            patience: node::Patience::default(),
+            late: None,
             attributed: false,
         }
     }
@@ -90,8 +93,46 @@ fn a_runtime_is_known_by_its_program() {
     let mut sleeper = Command::new("sleep").arg("60").spawn().unwrap();
     assert_eq!(runtime(i32::try_from(sleeper.id()).unwrap()), Runtime::Other);
     assert_eq!(runtime(i32::MAX), Runtime::Other);
+    let dir = tempfile::tempdir().unwrap();
+    let node = Program::node(dir.path(), dir.path(), ":");
+    assert_eq!(runtime(node.pid()), Runtime::Node);
+    std::fs::remove_file(dir.path().join("node")).unwrap();
+    assert_eq!(runtime(node.pid()), Runtime::Node, "upgraded on disk");
     sleeper.kill().unwrap();
     sleeper.wait().unwrap();
+}
+
+#[test]
+fn of_workers_that_are_about_equal_always_the_same_one_is_captured() {
+    let of = |life: u64, runtime: Runtime, mib: u64| Target {
+        pid: 1,
+        runtime,
+        connected: false,
+        anon_bytes: mib << 20,
+        resident_bytes: 0,
+        life,
+    };
+    use Runtime::{Node, Other};
+    /// Life, runtime, MiB.
+    type Process = (u64, Runtime, u64);
+    // (the processes, the one before, the one chosen)
+    let table: [(&[Process], Option<u64>, Option<u64>); 9] = [
+        (&[], Some(1), None),
+        (&[(1, Node, 100), (2, Node, 101)], None, Some(2)),
+        (&[(1, Node, 100), (2, Node, 101)], Some(1), Some(1)),
+        (&[(1, Node, 68), (2, Node, 101)], Some(1), Some(1)),
+        (&[(1, Node, 66), (2, Node, 101)], Some(1), Some(2)),
+        // It has ended, and a new one has begun.
+        (&[(3, Node, 20), (2, Node, 101)], Some(1), Some(2)),
+        // A runtime that is known comes first, whatever was taken before it started.
+        (&[(1, Other, 500), (2, Node, 20)], Some(1), Some(2)),
+        (&[(1, Other, 500), (2, Node, 20)], None, Some(2)),
+        (&[(1, Other, 500), (2, Other, 400)], Some(2), Some(2)),
+    ];
+    for (found, before, expected) in table {
+        let targets: Vec<Target> = found.iter().map(|(life, runtime, mib)| of(*life, *runtime, *mib)).collect();
+        assert_eq!(choose(&targets, before).map(|one| one.life), expected, "{found:?} after {before:?}");
+    }
 }
 
 #[test]
@@ -157,4 +198,60 @@ fn what_cannot_be_read_has_failed_and_leaves_nothing_and_what_could_not_be_looke
         let kept = names(&dir.path().join("heap")).iter().any(|name| name.ends_with(".heapsnapshot"));
         assert_eq!(kept, is_kept, "{said}");
     }
+}
+
+#[test]
+fn a_snapshot_that_begins_late_is_waited_for_and_asked_for_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let (heap, name) = (dir.path().join("heap"), "Heap.20261126.130501.$$.0.001.heapsnapshot");
+    let tmp = heap.join("tmp");
+    std::fs::create_dir_all(&tmp).unwrap();
+    let until = |file: &str| format!("while [ ! -e {}/{file} ]; do sleep 0.02; done", dir.path().display());
+    let on_signal = format!(
+        "echo x >> {}/signals; {}; printf {{ > {name}; {}; echo }} >> {name}",
+        dir.path().display(),
+        until("begin"),
+        until("end")
+    );
+    let program = Program::node(dir.path(), &tmp, &on_signal);
+    let mut context = program.context(dir.path(), Mode::Auto);
+    context.patience.appear = Duration::from_millis(300);
+    let go = |step: &str| std::fs::write(dir.path().join(step), "").unwrap();
+
+    let view = at(&mut context, Trigger::Asked, 1_700_000_000_000);
+    assert_eq!(view.method, "smaps", "the cheap one at once: {view:?}");
+    assert!(view.notes[0].contains("began no snapshot within 0 s"), "{view:?}");
+    let attributed = context.desk.view().attributed_bytes;
+    assert!(context.attributed && attributed > 0, "what it is going to grow by is the snapshot's");
+    assert_eq!(full::late(&mut context), None);
+
+    // It begins. Whoever asks meanwhile neither asks it again nor removes what it writes.
+    go("begin");
+    while !names(&tmp).iter().any(|name| name.ends_with(".heapsnapshot")) {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let view = at(&mut context, Trigger::Asked, 1_700_000_001_000);
+    assert!(view.method == "smaps" && view.notes[0].contains("a second one is not asked for"), "{view:?}");
+    assert_eq!(context.desk.view().attributed_bytes, attributed);
+    go("end");
+    let view = full::late(&mut context).unwrap();
+    assert_eq!((view.method.as_str(), view.trigger.as_str(), &view.failed), ("v8-snapshot", "asked", &None));
+    assert!(view.notes.len() == 1 && view.notes[0].starts_with("begun late"), "{view:?}");
+    assert!(names(&heap).contains(&format!("{}.heapsnapshot", view.id)), "{:?}", names(&heap));
+    assert_eq!((context.attributed, context.desk.view().attributed_bytes), (false, 0));
+    assert_eq!(std::fs::metadata(dir.path().join("signals")).unwrap().len(), 2, "one signal");
+}
+
+#[test]
+fn a_snapshot_that_is_late_ends_with_its_process() {
+    let (dir, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let program = Program::node(dir.path(), out.path(), ":");
+    let mut context = program.context(dir.path(), Mode::Auto);
+    context.patience.appear = Duration::ZERO;
+    at(&mut context, Trigger::Asked, 1_700_000_000_000);
+    assert!(context.late.is_some() && context.attributed);
+    drop(program);
+    assert_eq!(full::late(&mut context), None);
+    assert!(context.late.is_none() && !context.attributed);
+    assert_eq!(context.desk.view().attributed_bytes, 0);
 }

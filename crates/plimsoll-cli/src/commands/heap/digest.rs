@@ -1,11 +1,10 @@
 //! `plimsoll heap digest`: what a supervisor runs after a capture, as a process of its own: the file is read, its digest written,
 //! and, when asked to, the file packed (zstd, level 1). Niced, so that the program it tells of is not held up by it.
 //!
-//! Both appear by rename once they are complete. Memory: what reading the format takes (a V8 snapshot: below its size).
+//! Both appear by rename once they are complete and on the disk. Memory: what reading the format takes (a V8 snapshot: below its size).
 
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read as _, Seek as _, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -15,6 +14,7 @@ use plimsoll_heap::parse::smaps;
 
 use super::input::Input;
 use crate::exit::Failure;
+use crate::supervise::files;
 use crate::symbols::Symbols;
 
 /// How its last words begin where the file is none of what Plimsoll reads, or a damaged one.
@@ -37,6 +37,10 @@ pub(crate) struct Args {
     /// Where the digest goes
     #[arg(long, value_name = "DIGEST")]
     out: PathBuf,
+
+    /// Where what is not complete lies meanwhile, on the same filesystem [default: where it goes]
+    #[arg(long, value_name = "DIR")]
+    parts: Option<PathBuf>,
 
     /// When it was taken, in milliseconds since 1970 [default: when the file was written]
     #[arg(long, value_name = "MS")]
@@ -70,9 +74,15 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
     let path = args.file.display();
     // From here on it is the file's fault.
     File::open(&args.file).map_err(|error| Failure::new(format!("cannot open {path}: {error}")))?;
-    let read = Input::open(&args.file).and_then(|input| super::open::digest(input, &args.symbols));
+    let mut format = None;
+    let read = Input::open(&args.file).and_then(|input| {
+        format = input.format;
+        super::open::digest(input, &args.symbols)
+    });
     let mut digest = read.map_err(|why| Failure::new(format!("{UNREADABLE}{why}")))?;
-    ends(&args.file).map_err(|why| Failure::new(format!("{UNREADABLE}{path}: {why}")))?;
+    if format == Some(Format::Smaps) {
+        ends(&args.file).map_err(|why| Failure::new(format!("{UNREADABLE}{path}: {why}")))?;
+    }
     if let Some(at_ms) = args.at_ms {
         digest.unix_ns = at_ms.saturating_mul(1_000_000);
     }
@@ -83,57 +93,59 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
         digest.rows.retain(|row| row.kind != Kind::Total || row.key != *name);
         digest.rows.push(Row { kind: Kind::Total, key: name.clone(), bytes: *bytes, count: 1, variance: 0.0 });
     }
-    write(&args.out, &digest)?;
+    write(args, &digest)?;
     if args.compress {
-        compress(&args.file)?;
+        compress(args)?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
 /// Mappings that were captured end with a line that says so; where it is missing the file was cut, which a reader need not see.
 fn ends(file: &Path) -> Result<(), String> {
-    if file.extension().is_none_or(|ending| ending != Format::Smaps.extension()) {
-        return Ok(());
-    }
-    let mut tail = String::new();
+    let mut tail = Vec::new();
     let mut read = || -> io::Result<()> {
         let mut file = File::open(file)?;
         let from = file.metadata()?.len().saturating_sub(TAIL_BYTES);
         file.seek(io::SeekFrom::Start(from))?;
-        file.take(TAIL_BYTES).read_to_string(&mut tail).map(|_| ())
+        file.take(TAIL_BYTES).read_to_end(&mut tail).map(|_| ())
     };
     read().map_err(|error| error.to_string())?;
+    let tail = String::from_utf8_lossy(&tail);
     let last = tail.trim_end().rsplit('\n').next().unwrap_or_default();
     if last.starts_with(smaps::END) { Ok(()) } else { Err("the capture was cut: its last line is missing".to_owned()) }
 }
 
-fn write(out: &Path, digest: &Digest) -> Result<(), Failure> {
-    let failed = |error: &dyn std::fmt::Display| Failure::new(format!("cannot write {}: {error}", out.display()));
-    let mut bytes = Vec::new();
-    digest.write(&mut bytes).map_err(|error| failed(&error))?;
-    crate::supervise::files::replace(out, &bytes).map_err(|error| failed(&error))
+/// Where `path` lies until it is complete.
+fn parts<'a>(args: &'a Args, path: &'a Path) -> &'a Path {
+    let own = || path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    args.parts.as_deref().unwrap_or_else(own)
 }
 
-/// Packs a file beside itself, then removes it.
-fn compress(path: &Path) -> Result<(), Failure> {
+fn write(args: &Args, digest: &Digest) -> Result<(), Failure> {
+    let mut bytes = Vec::new();
+    let filled = digest
+        .write(&mut bytes)
+        .and_then(|()| files::replace_through(parts(args, &args.out), &args.out, |file| file.write_all(&bytes)));
+    filled.map_err(|error| Failure::new(format!("cannot write {}: {error}", args.out.display())))
+}
+
+/// Packs the file beside itself, then removes it.
+fn compress(args: &Args) -> Result<(), Failure> {
+    let path = &args.file;
     let mut packed = path.as_os_str().to_owned();
     packed.push(".zst");
     let packed = PathBuf::from(packed);
-    let part = packed.with_extension("zst.part");
     let pack = || -> io::Result<()> {
         let from = BufReader::with_capacity(1 << 20, File::open(path)?);
-        let to = File::options().write(true).create(true).truncate(true).mode(0o600).open(&part)?;
-        let mut to = BufWriter::with_capacity(1 << 20, to);
-        zstd::stream::copy_encode(from, &mut to, LEVEL)?;
-        to.flush()?;
-        std::fs::rename(&part, &packed)?;
+        files::replace_through(parts(args, &packed), &packed, |file| {
+            let mut to = BufWriter::with_capacity(1 << 20, file);
+            zstd::stream::copy_encode(from, &mut to, LEVEL)?;
+            to.flush()
+        })?;
         std::fs::remove_file(path)
     };
-    pack().map_err(|error| {
-        // The file itself is still whole; only the attempt goes.
-        std::fs::remove_file(&part).ok();
-        Failure::new(format!("cannot pack {}: {error}", path.display()))
-    })
+    // Where it fails, the file itself is still whole.
+    pack().map_err(|error| Failure::new(format!("cannot pack {}: {error}", path.display())))
 }
 
 #[cfg(test)]
@@ -146,6 +158,7 @@ mod tests {
         Args {
             out: dir.join("x.digest"),
             file,
+            parts: None,
             at_ms: Some(1_700_000_000_000),
             life: 7,
             totals: vec![("rss".into(), 4096)],
@@ -176,6 +189,28 @@ mod tests {
         assert!(!args.file.exists());
         let packed = File::open(dir.path().join("x.smaps.zst")).unwrap();
         assert_eq!(zstd::stream::decode_all(packed).unwrap(), own.as_bytes());
+    }
+
+    #[test]
+    fn what_is_not_complete_lies_elsewhere_and_a_packer_that_fails_leaves_the_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let whole = "1: 2 64 [B\nTotal 2 64\n num     #instances         #bytes  class name\n";
+        let args = Args { parts: Some(dir.path().join("tmp")), ..args(dir.path(), whole) };
+        let left = || {
+            let entries = std::fs::read_dir(dir.path()).unwrap();
+            let mut names: Vec<String> = entries.map(|one| one.unwrap().file_name().into_string().unwrap()).collect();
+            names.sort();
+            names
+        };
+        assert!(run(&args).unwrap_err().to_string().starts_with("cannot write "), "there is no such directory");
+        assert_eq!(left(), ["x.smaps"]);
+        std::fs::create_dir_all(dir.path().join("tmp/x.smaps.zst.part")).unwrap();
+        assert!(run(&args).unwrap_err().to_string().starts_with("cannot pack "), "something lies in its way");
+        assert_eq!(left(), ["tmp", "x.digest", "x.smaps"]);
+        std::fs::remove_dir(dir.path().join("tmp/x.smaps.zst.part")).unwrap();
+        run(&args).unwrap();
+        assert_eq!(left(), ["tmp", "x.digest", "x.smaps.zst"]);
+        assert_eq!(std::fs::read_dir(dir.path().join("tmp")).unwrap().count(), 0);
     }
 
     #[test]
