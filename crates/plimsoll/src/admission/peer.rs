@@ -20,7 +20,8 @@ pub enum Peer {
     Address(IpAddr),
     /// By a name: a user, a tenant, a token.
     Name(Arc<str>),
-    /// Nothing is known of it; all of them share one cap.
+    /// It cannot be told. No cap by peer holds for it but [`Settings::unknown_peers`](super::Settings::unknown_peers): one cap for
+    /// all of these would refuse everybody where who asks is not set up.
     Unknown,
 }
 

@@ -96,14 +96,16 @@ impl<'a> Head<'a> {
 type PeerOf = Arc<dyn Fn(&Head<'_>) -> Option<Peer> + Send + Sync>;
 type KindOf = Arc<dyn Fn(&Head<'_>) -> Kind + Send + Sync>;
 
-/// Who a peer is. What cannot be told is [`Peer::Unknown`], and all of those share one cap.
+/// Who a peer is. Who cannot be told is [`Peer::Unknown`]: not capped, but counted
+/// ([`Stats::unknown_peers_total`](super::Stats::unknown_peers_total)).
 #[derive(Clone, Default)]
 #[non_exhaustive]
 pub enum Identity {
     /// Nobody: no cap by peer.
     #[default]
     Nobody,
-    /// The connection's address, from [`PeerAddr`]. Behind a proxy that is the proxy's.
+    /// The connection's address, from [`PeerAddr`], which who accepts the connection must put there: for axum's `ConnectInfo` take
+    /// [`Identity::by`]. Behind a proxy it is the proxy's.
     Address,
     /// The value of this header. Only where a proxy in front sets it: a client could name itself anew for each request.
     Header(HeaderName),
@@ -146,10 +148,16 @@ impl fmt::Debug for Identity {
     }
 }
 
-/// The address before the last `hops - 1` ones. What lies further left was written by the client.
+/// The address before the last `hops - 1` ones. What lies further left was written by the client, and may be anything; what one's own
+/// proxies wrote must be text.
 fn forwarded(headers: &HeaderMap, hops: usize) -> Option<Peer> {
-    let lines = headers.get_all(FORWARDED_FOR).iter().rev().filter_map(|line| line.to_str().ok());
-    let address = lines.flat_map(|line| line.rsplit(',')).nth(hops.checked_sub(1)?)?.trim();
+    let lines = headers.get_all(FORWARDED_FOR).iter().rev();
+    let mut parts = lines.flat_map(|line| line.as_bytes().rsplit(|byte| *byte == b','));
+    let mut address = None;
+    for _ in 0..hops {
+        address = Some(std::str::from_utf8(parts.next()?).ok().filter(|part| part.is_ascii())?.trim());
+    }
+    let address = address?;
     let address = address.parse::<IpAddr>().or_else(|_| address.parse::<SocketAddr>().map(|address| address.ip()));
     address.ok().map(Peer::from)
 }
@@ -347,11 +355,15 @@ mod tests {
             (1, &["nonsense"], "unknown"),
             (0, &["198.51.100.9"], "unknown"),
             (1, &[], "unknown"),
+            // What is no text is one hop more, not a line that is not there: the client wrote the other.
+            (1, &["6.6.6.6", "\u{e9}"], "unknown"),
+            (2, &["6.6.6.6", "198.51.100.9, \u{e9}"], "unknown"),
+            (1, &["6.6.6.6", "\u{e9}, 198.51.100.9"], "198.51.100.9"),
         ];
         for (trusted_hops, lines, expected) in table {
             let mut request = Request::builder();
             for line in lines {
-                request = request.header("x-forwarded-for", *line);
+                request = request.header("x-forwarded-for", line.as_bytes());
             }
             let http = Http::default().identity(Identity::ForwardedFor { trusted_hops });
             let peer = http.peer(&request.body(()).unwrap()).expect("some peer");
