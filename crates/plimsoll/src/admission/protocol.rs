@@ -13,7 +13,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, COOKIE, HeaderName, HeaderValue, PROXY_AUTHORIZATION, RETRY_AFTER};
 use http::{Extensions, HeaderMap, Method, Request, Response, StatusCode, Uri};
 
 use super::class::Kind;
@@ -107,7 +107,9 @@ pub enum Identity {
     /// The connection's address, from [`PeerAddr`], which who accepts the connection must put there: for axum's `ConnectInfo` take
     /// [`Identity::by`]. Behind a proxy it is the proxy's.
     Address,
-    /// The value of this header. Only where a proxy in front sets it: a client could name itself anew for each request.
+    /// The value of this header. Only where a proxy in front sets or checks it: a client could name itself anew for each request. What
+    /// is a secret (`authorization`, `proxy-authorization`, `cookie`, a value marked as sensitive) is kept and shown as a hash only
+    /// ([`Peer::secret`]); for a secret in another header take [`Identity::by`].
     Header(HeaderName),
     /// `X-Forwarded-For`, which so many proxies of one's own append to: the address that the outermost of them saw. 1: one proxy.
     ForwardedFor {
@@ -128,7 +130,7 @@ impl Identity {
         let found = match self {
             Identity::Nobody => return None,
             Identity::Address => head.extensions.get().map(|PeerAddr(address)| Peer::from(*address)),
-            Identity::Header(name) => head.headers.get(name).and_then(|value| value.to_str().ok()).map(Peer::name),
+            Identity::Header(name) => head.headers.get(name).map(|value| named(name, value)),
             Identity::ForwardedFor { trusted_hops } => forwarded(head.headers, *trusted_hops),
             Identity::By(peer) => peer(head),
         };
@@ -146,6 +148,13 @@ impl fmt::Debug for Identity {
             Identity::By(_) => f.write_str("By(..)"),
         }
     }
+}
+
+fn named(header: &HeaderName, value: &HeaderValue) -> Peer {
+    if value.is_sensitive() || [AUTHORIZATION, PROXY_AUTHORIZATION, COOKIE].contains(header) {
+        return Peer::secret(value.as_bytes());
+    }
+    Peer::name(&String::from_utf8_lossy(value.as_bytes()))
 }
 
 /// The address before the last `hops - 1` ones. What lies further left was written by the client, and may be anything; what one's own
@@ -375,6 +384,16 @@ mod tests {
         assert_eq!(who(Identity::Nobody), None);
         assert_eq!(who(Identity::Address).as_deref(), Some("192.0.2.1"));
         assert_eq!(who(Identity::Header(HeaderName::from_static("x-tenant"))).as_deref(), Some("blue"));
+        assert_eq!(who(Identity::Header(AUTHORIZATION)).as_deref(), Some("unknown"));
+        let with = |name: HeaderName, value: &str| {
+            let value = HeaderValue::from_bytes(value.as_bytes()).unwrap();
+            let request = Request::builder().header(&name, value).body(()).unwrap();
+            Http::default().identity(Identity::Header(name)).peer(&request).expect("some peer")
+        };
+        assert_eq!(with(HeaderName::from_static("x-tenant"), "bl\u{e5}").to_string(), "bl\u{e5}");
+        for name in [AUTHORIZATION, PROXY_AUTHORIZATION, COOKIE] {
+            assert_eq!(with(name.clone(), "Basic c2VjcmV0"), Peer::secret(b"Basic c2VjcmV0"), "{name}");
+        }
         assert_eq!(who(Identity::by(|head| Some(Peer::name(head.uri.path())))).as_deref(), Some("/"));
     }
 
