@@ -39,7 +39,10 @@ impl Peer {
         if name.len() <= NAME_BYTES {
             return Peer::Name(name.into());
         }
-        let end = name.floor_char_boundary(NAME_BYTES - HASH_BYTES);
+        let mut end = NAME_BYTES - HASH_BYTES;
+        while !name.is_char_boundary(end) {
+            end -= 1;
+        }
         Peer::Name(format!("{}{}", &name[..end], hash(name.as_bytes())).into())
     }
 
