@@ -41,6 +41,9 @@ pub struct Settings {
     pub heavy: Lane,
     /// Requests that one peer may have here, those that wait included. Default: no limit.
     pub per_peer: Option<u32>,
+    /// Where there is a cap by peer: requests of all those together that cannot be told ([`Peer::Unknown`]). Default: no limit, since it is
+    /// most often all of them; [`Stats::unknown_peers_total`] counts them.
+    pub unknown_peers: Option<u32>,
     /// Peers that have an entry of their own. Default [`PEERS`].
     pub peers: usize,
     /// Default [`RETRY_AFTER`].
@@ -56,6 +59,7 @@ impl Default for Settings {
             light: Lane { slots: Slots::Unlimited, waiting: 0, wait: Duration::ZERO },
             heavy: Lane { slots: Slots::Fixed(slots), waiting, wait: HEAVY_WAIT },
             per_peer: None,
+            unknown_peers: None,
             peers: PEERS,
             retry_after: RETRY_AFTER,
         }
@@ -307,6 +311,9 @@ impl Gate {
                 return Answer::Refused(shared.refused(&mut core, Reason::Level, kind));
             }
             if let (Some(peer), Some(cap)) = (arrival.peer, shared.settings.per_peer) {
+                let is_unknown = *peer == Peer::Unknown;
+                core.stats.unknown_peers_total += u64::from(is_unknown);
+                let cap = if is_unknown { shared.settings.unknown_peers.unwrap_or(u32::MAX) } else { cap };
                 let Some(own) = core.peers.enter(peer, cap) else {
                     return Answer::Refused(shared.refused(&mut core, Reason::Peer, kind));
                 };

@@ -7,7 +7,7 @@
 //! | | what happens |
 //! |---|---|
 //! | **short of memory** | [`Ramps`]: background from 75 % of the budget on, ordinary from 88 %, important from 95 % |
-//! | **a peer has too many** | refused ([`Reason::Peer`]); who a peer is, is configurable: behind a proxy all have one address |
+//! | **a peer has too many** | refused ([`Reason::Peer`]); who a peer is, is configurable: behind a proxy all have one address; who cannot be told is counted, not capped |
 //! | **no slot** | waits in a bounded line for a bounded time, first come first served, or is refused ([`Reason::Busy`]) |
 //! | **waited too long** | refused ([`Reason::Expired`]), also when its own time is over, be there a slot or not: it is never begun to be thrown away |
 //! | **nested** | work within an admitted request takes no second slot; heavy work within light work takes a heavy one; each gate in a stack finds its own |

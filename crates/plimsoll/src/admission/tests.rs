@@ -258,6 +258,27 @@ fn a_peers_cap_counts_what_waits_and_names_who_it_is() {
 }
 
 #[test]
+fn peers_that_cannot_be_told_are_not_taken_for_one_and_are_counted() {
+    let settings = Settings { per_peer: Some(2), ..Settings::default() };
+    let arrival = Arrival { peer: Some(&Peer::Unknown), ..of(Kind::LIGHT) };
+    let (gate, ..) = gate(settings);
+    let permits: Vec<_> = (0..100).map(|_| permit(gate.admit(arrival))).collect();
+    let named = permit(gate.admit(Arrival { peer: Some(&Peer::name("a")), ..arrival }));
+    assert_eq!((gate.stats().unknown_peers_total, gate.stats().refused_total()), (100, 0));
+    let top = gate.top_peers(1);
+    assert_eq!((&top[0].peer, top[0].requests), (&Peer::Unknown, 100), "they are seen");
+    drop((permits, named));
+    assert_eq!(gate.stats().peers, 0);
+
+    let (gate, ..) = self::gate(Settings { unknown_peers: Some(3), ..settings });
+    let permits: Vec<_> = (0..3).map(|_| permit(gate.admit(arrival))).collect();
+    assert_eq!(reason(gate.admit(arrival)), Reason::Peer);
+    assert_eq!(gate.stats().unknown_peers_total, 4);
+    drop(permits);
+    assert_eq!(gate.stats().peers, 0);
+}
+
+#[test]
 fn closing_refuses_those_who_wait_and_come_but_not_probes_nor_what_is_worked_on() {
     let (gate, _, _) = gate(Settings { heavy: lane(1, 9, 1_000), ..Settings::default() });
     let working = permit(gate.admit(of(Kind::HEAVY)));
