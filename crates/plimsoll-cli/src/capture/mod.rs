@@ -236,7 +236,7 @@ impl Context {
 
     fn tell(&self, view: &CaptureView) {
         match &view.failed {
-            // Said for good once the last self-test has failed; for every other, the methods have said it.
+            // Said for good once the last self-test has failed; for every other, it was said where it happened.
             Some(_) => {}
             None => self.shared.enter(
                 "heap",

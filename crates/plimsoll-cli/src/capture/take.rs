@@ -63,10 +63,19 @@ pub(super) fn one(context: &mut Context, trigger: Trigger) -> CaptureView {
 fn at(context: &mut Context, trigger: Trigger, unix_ms: u64) -> CaptureView {
     let started = MonotonicClock.now();
     let mut view = begun(trigger, unix_ms);
-    let outcome = prepare(context).and_then(|()| target(context)).and_then(|target| {
-        view.pid = target.pid.unsigned_abs();
-        attempt(context, &Job { trigger, unix_ms, target }, &mut view)
-    });
+    let outcome = match prepare(context).and_then(|()| target(context)) {
+        Ok(target) => {
+            view.pid = target.pid.unsigned_abs();
+            attempt(context, &Job { trigger, unix_ms, target }, &mut view)
+        }
+        Err(why) => {
+            context.desk.show(|view| *view.failed_total.entry("not-begun".into()).or_default() += 1);
+            if trigger != Trigger::Start {
+                context.shared.warn(&format!("heap: no capture: {why}"));
+            }
+            Err(why)
+        }
+    };
     // The one way out of everything that puts memory down to a capture; one that is late goes on.
     if context.attributed && context.late.is_none() {
         full::settle(context, &mut view);

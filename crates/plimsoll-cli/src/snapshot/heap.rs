@@ -19,7 +19,7 @@ pub(crate) struct HeapView {
     pub self_test: Option<String>,
     /// By method.
     pub taken_total: BTreeMap<String, u64>,
-    /// By method, and `digest`, `unfinished`.
+    /// By method, and `digest`, `unfinished`, `not-begun` (no directory, or no process that can be read).
     pub failed_total: BTreeMap<String, u64>,
     /// By reason: headroom, cooldown, digest, no-program, off.
     pub refused_total: BTreeMap<String, u64>,
