@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use plimsoll::clock::{Clock as _, MonotonicClock};
+use plimsoll::clock::{self, Clock as _, MonotonicClock};
 use plimsoll_store::{Intake, RateLimit, RetainReason, Settings, Store, Stream};
 
 use self::late::{Late, Nowhere};
@@ -147,7 +147,8 @@ pub(crate) struct Opened {
 }
 
 impl Logs {
-    /// Opens the store of `layout`, shows `beat` in its ring, and starts reading `inputs`.
+    /// Opens the store of `layout`, shows `beat` in its ring, and starts reading `inputs`. Unless the program `goes_on` that wrote there
+    /// before, what lacks its end from then is a line as it is.
     ///
     /// # Errors
     /// No thread can be had.
@@ -157,8 +158,9 @@ impl Logs {
         inputs: Inputs,
         echo: Option<Echo>,
         kept: Kept,
+        goes_on: bool,
     ) -> io::Result<(Logs, Opened)> {
-        Logs::start_with(layout, beat, inputs, echo, kept, late::RETRY)
+        Logs::start_with(layout, beat, inputs, echo, kept, goes_on, late::RETRY)
     }
 
     fn start_with(
@@ -167,6 +169,7 @@ impl Logs {
         inputs: Inputs,
         echo: Option<Echo>,
         kept: Kept,
+        goes_on: bool,
         retry: Duration,
     ) -> io::Result<(Logs, Opened)> {
         let mut opened = Opened::default();
@@ -179,7 +182,8 @@ impl Logs {
         };
         let settings = kept.settings(Settings::new(layout.home(), ring_path, layout.name()));
         let (place, store, late) = match plimsoll_store::open(settings.clone()) {
-            Ok((intake, store, recovery)) => {
+            Ok((mut intake, store, recovery)) => {
+                begin(&mut intake, goes_on);
                 opened.notes = recovery.notes();
                 let heartbeat = store.heartbeat_handle();
                 beat.show_in(Box::new(move |ns| heartbeat.beat(ns)));
@@ -196,7 +200,7 @@ impl Logs {
         let tail = tail::start(Setup { intake: place, inputs, echo, clock: Arc::new(MonotonicClock) })?;
         let store = Arc::new(Mutex::new(store));
         if let Some(late) = &late {
-            late.open_later(settings, retry, Arc::clone(&store), tail.notes())?;
+            late.open_later(settings, goes_on, retry, Arc::clone(&store), tail.notes())?;
         }
         let limit = (!kept.rate.is_none()).then(|| words(&kept.rate));
         Ok((Logs { tail: Mutex::new(Some(tail)), store, late, limit }, opened))
@@ -305,6 +309,14 @@ impl Logs {
     }
 }
 
+/// Ends what an earlier program left unfinished, unless the program of this life goes on with it.
+fn begin(intake: &mut Intake, goes_on: bool) {
+    if !goes_on {
+        let now = u64::try_from(clock::wall().as_nanos()).unwrap_or(u64::MAX);
+        [Stream::Stdout, Stream::Stderr].into_iter().for_each(|stream| intake.end_of(stream, now));
+    }
+}
+
 /// A file of this name's in shared memory: the ring, the decision log.
 ///
 /// # Errors
@@ -374,7 +386,8 @@ mod tests {
         let kept = Kept { disk_bytes: LOG_DISK_BYTES, rate: RateLimit::default(), keep: Keep::default() };
         let beat = Beat::default();
         let inputs = Inputs::Fifos { stdout, stderr };
-        let (logs, opened) = Logs::start_with(&layout, &beat, inputs, None, kept, Duration::from_millis(20)).unwrap();
+        let (logs, opened) =
+            Logs::start_with(&layout, &beat, inputs, None, kept, false, Duration::from_millis(20)).unwrap();
         assert!(opened.notes[0].contains("spool"), "{opened:?}");
         let until = |what: &str, is: &dyn Fn(&LogsView) -> bool| {
             let tries = (0..5000).find(|_| {

@@ -87,6 +87,7 @@ impl Late {
     pub(super) fn open_later(
         self: &Arc<Late>,
         settings: Settings,
+        goes_on: bool,
         every: Duration,
         store: Arc<Mutex<Option<Store>>>,
         notes: Notes,
@@ -95,7 +96,8 @@ impl Late {
         let run = move || {
             while !late.is_stopped_within(every) {
                 match plimsoll_store::open(settings.clone()) {
-                    Ok((intake, opened, recovery)) => {
+                    Ok((mut intake, opened, recovery)) => {
+                        super::begin(&mut intake, goes_on);
                         let mut slot = store.lock();
                         if *late.stopped.lock() {
                             return;
