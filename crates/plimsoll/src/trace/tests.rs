@@ -143,3 +143,107 @@ fn a_writer_that_fails_in_the_middle_gets_no_line_twice() {
     while sink.write(&batch[..1]).is_err() {}
     assert_eq!(String::from_utf8_lossy(&to.0.lock().0), "first line\nsecond line\nthird\nfirst line\n");
 }
+
+/// A writer of limited room, for so many calls; then it has enough.
+#[derive(Clone)]
+struct Disk(Arc<Mutex<DiskState>>);
+
+struct DiskState {
+    text: Vec<u8>,
+    room: usize,
+    calls: u32,
+    /// From this call on there is room.
+    well_from: u32,
+    /// It takes everything and fails when it is flushed, as a `BufWriter` does.
+    at_flush: bool,
+    /// What is never taken.
+    poison: Option<&'static [u8]>,
+}
+
+impl DiskState {
+    fn call(&mut self) -> io::Result<()> {
+        self.calls += 1;
+        if self.calls < self.well_from { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
+    }
+}
+
+impl io::Write for Disk {
+    fn write(&mut self, text: &[u8]) -> io::Result<usize> {
+        let mut to = self.0.lock();
+        let poisoned = to.poison.and_then(|poison| text.windows(poison.len()).position(|part| part == poison));
+        let room = to.room.saturating_sub(to.text.len());
+        let count = if to.at_flush || room > 0 || to.call().is_ok() { text.len() } else { 0 };
+        let count = if to.at_flush || to.calls >= to.well_from { count } else { count.min(room) };
+        let count = count.min(poisoned.unwrap_or(count));
+        if count == 0 {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        to.text.extend_from_slice(&text[..count]);
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let mut to = self.0.lock();
+        if to.at_flush { to.call() } else { Ok(()) }
+    }
+}
+
+/// Eight lines of 100 bytes through the batcher into this disk: what is in it, and what was noticed.
+fn eight_lines(disk: &Disk) -> (String, Vec<Notice>) {
+    let heard: Arc<Mutex<Vec<Notice>>> = Arc::default();
+    let hear = Arc::clone(&heard);
+    let queue = queue::Builder::new(Limits { max_items: 100, max_bytes: 1 << 20 }, WhenFull::DropNewest);
+    let (sender, receiver) = queue.build_named("t");
+    for n in 0..8 {
+        let text = format!("{n}{:->50}#{n}#{:->45}\n", "", "");
+        let line = Line { at: Duration::ZERO, level: Level::INFO, target: "t".into(), text: text.into_bytes().into() };
+        assert!(sender.send(line).is_ok());
+    }
+    let batcher = batch::Builder::new(receiver, ToWriter::new(disk.clone()))
+        .every(Duration::ZERO)
+        .retry(Duration::from_nanos(1), Duration::from_nanos(1))
+        .on_notice(move |notice| hear.lock().push(notice.clone()))
+        .start()
+        .expect("a thread");
+    assert!(!batcher.finish(PATIENCE).is_stuck);
+    let text = String::from_utf8(disk.0.lock().text.clone()).expect("text");
+    (text, std::mem::take(&mut heard.lock()))
+}
+
+#[test]
+fn an_outage_of_any_length_and_at_any_byte_doubles_no_line_and_runs_none_into_the_next() {
+    for at_flush in [false, true] {
+        for room in [0, 1, 99, 100, 101, 250, 700, 799, 800] {
+            for well_from in [0, 1, 2, 8, 9, 10, 11, 12, 13, 14, 15, 20, 33, 100] {
+                let state = DiskState { text: Vec::new(), room, calls: 0, well_from, at_flush, poison: None };
+                let disk = Disk(Arc::new(Mutex::new(state)));
+                let (text, notices) = eight_lines(&disk);
+                let what = format!("at_flush {at_flush}, room {room}, well from call {well_from}: {text}");
+                let (whole, torn): (Vec<_>, Vec<_>) = text.lines().partition(|line| line.len() == 99);
+                let mut firsts: Vec<_> = whole.iter().map(|line| line.as_bytes()[0]).collect();
+                firsts.sort_unstable();
+                assert_eq!(String::from_utf8_lossy(&firsts), "01234567", "{what}");
+                // There is room again just between the rest of a line, which is refused, and the newline that ends it.
+                assert!(torn.is_empty() || torn.len() == 1 && !at_flush && torn[0].len() == room % 100, "{what}");
+                // Well again once, when it is; but who stopped between two lines cannot know yet that what is out is all there is room for.
+                let recovered = notices.iter().filter(|notice| matches!(notice, Notice::Recovered { .. })).count();
+                assert!(recovered <= 1 || room % 100 == 0, "{what} {notices:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_line_whose_rest_is_never_taken_ends_there_and_stops_no_other() {
+    let poison = Some(&b"#2#"[..]);
+    let state = DiskState { text: Vec::new(), room: 0, calls: 0, well_from: 0, at_flush: false, poison };
+    let (text, notices) = eight_lines(&Disk(Arc::new(Mutex::new(state))));
+    let poisons = notices.iter().filter(|notice| matches!(notice, Notice::Poison { .. })).count();
+    assert_eq!(poisons, 1, "{text} {notices:?}");
+    let whole: String = text.lines().filter(|line| line.len() == 99).map(|line| &line[..1]).collect();
+    assert_eq!(whole, "0134567", "{text}");
+    // Beside them, each on a line of its own, its beginning: in the batch, alone, and once for each strike; and the gap.
+    let torn: Vec<_> = text.lines().filter(|line| line.len() != 99).collect();
+    assert_eq!(torn.iter().filter(|line| line.starts_with("2-")).count(), 2 + batch::POISON_STRIKES as usize, "{text}");
+    assert_eq!(torn.iter().filter(|line| line.starts_with("plimsoll: 1 of t missing")).count(), 1, "{text}");
+}
