@@ -92,6 +92,81 @@ fn a_sink_that_logs_neither_waits_for_itself_nor_feeds_itself() {
 }
 
 #[test]
+fn a_line_that_waits_for_room_holds_up_no_other_target() {
+    let kept = Kept::default();
+    kept.1.store(true, Ordering::SeqCst);
+    let limits = Limits { max_items: 60, max_bytes: MAX_BYTES };
+    let builder = Lines::builder(kept.clone()).limits(limits).when_full(WhenFull::WaitUntil(PATIENCE));
+    let (lines, guard) = builder.every(Duration::ZERO).start().expect("a thread");
+    let send = |target: &str| lines.send(Level::INFO, target, b"line\n".to_vec());
+    let accepted = |target: &str| lines.queue_stats().producer(target).map_or(0, |of| of.counters.accepted.items);
+    send("quiet");
+    let flood_ended = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            (0..100).for_each(|_| send("flood"));
+            flood_ended.store(true, Ordering::SeqCst);
+        });
+        // Until it waits: it has all the room there is for it.
+        let (mut before, mut same) = (0, 0);
+        while same < 1_000 {
+            let now = accepted("flood");
+            same = if now > 0 && now == before { same + 1 } else { 0 };
+            before = now;
+            std::thread::yield_now();
+        }
+        scope.spawn(|| send("new"));
+        while accepted("new") == 0 {
+            std::thread::yield_now();
+        }
+        send("quiet");
+        assert_eq!(accepted("quiet"), 2);
+        assert!(!flood_ended.load(Ordering::SeqCst), "they waited for it");
+        kept.1.store(false, Ordering::SeqCst);
+    });
+    assert_eq!(guard.finish(PATIENCE).stats.written_total.items, 103);
+}
+
+#[test]
+fn an_overflow_that_logs_neither_waits_for_itself_nor_feeds_itself() {
+    /// Keeps nothing, and says so in the log that it is part of.
+    struct Chatty(Arc<Mutex<Option<Lines>>>);
+
+    impl Overflow<Line> for Chatty {
+        fn keep(&mut self, line: Line, _: &str) -> Result<(), Line> {
+            let lines = self.0.lock().clone().expect("set before the first line");
+            io::Write::write_all(&mut lines.make_writer(), b"from inside the overflow\n").expect("takes all");
+            Err(line)
+        }
+
+        fn next(&mut self) -> Option<Line> {
+            None
+        }
+
+        fn settle(&mut self, _: u64) {}
+
+        fn kept(&self) -> u64 {
+            0
+        }
+    }
+    let own: Arc<Mutex<Option<Lines>>> = Arc::default();
+    let kept = Kept::default();
+    kept.1.store(true, Ordering::SeqCst);
+    let limits = Limits { max_items: 1, max_bytes: MAX_BYTES };
+    let overflow = WhenFull::Overflow(Box::new(Chatty(Arc::clone(&own))));
+    let (lines, guard) = Lines::builder(kept.clone()).limits(limits).when_full(overflow).start().expect("a thread");
+    *own.lock() = Some(lines.clone());
+    (0..10).for_each(|_| lines.send(Level::INFO, "t", b"hello\n".to_vec()));
+    let fell = lines.queue_stats().total().dropped_for(DropReason::Overflow).items;
+    assert!(fell >= 1);
+    assert_eq!(lines.figures().own_total, fell, "each time that it was asked");
+    assert!(!IS_SINK.get(), "this thread is none afterwards");
+    kept.1.store(false, Ordering::SeqCst);
+    own.lock().take();
+    assert!(!guard.finish(PATIENCE).is_stuck);
+}
+
+#[test]
 fn a_long_line_is_cut_and_many_targets_share_the_last_place() {
     let kept = Kept::default();
     let (lines, guard) = Lines::builder(kept.clone()).start().expect("a thread");
