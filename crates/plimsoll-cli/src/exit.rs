@@ -51,6 +51,16 @@ impl Failure {
     }
 }
 
+impl From<plimsoll_store::StoreError> for Failure {
+    fn from(error: plimsoll_store::StoreError) -> Failure {
+        let failure = Failure::new(format!("failed to {error}"));
+        match error.hint() {
+            Some(hint) => failure.hint(hint),
+            None => failure,
+        }
+    }
+}
+
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.what)?;

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use plimsoll::clock::{Clock as _, MonotonicClock};
+use plimsoll::clock::{self, Clock as _, MonotonicClock};
 use plimsoll_store::{Intake, RateLimit, RetainReason, Settings, Store, Stream};
 
 use super::beat::Beat;
@@ -133,7 +133,8 @@ pub(crate) struct Opened {
 }
 
 impl Logs {
-    /// Opens the store of `layout`, shows `beat` in its ring, and starts reading `inputs`.
+    /// Opens the store of `layout`, shows `beat` in its ring, and starts reading `inputs`. Unless the program `goes_on` that wrote there
+    /// before, what lacks its end from then is a line as it is.
     ///
     /// # Errors
     /// No thread can be had.
@@ -143,6 +144,7 @@ impl Logs {
         inputs: Inputs,
         echo: Option<Echo>,
         kept: Kept,
+        goes_on: bool,
     ) -> io::Result<(Logs, Opened)> {
         let mut opened = Opened::default();
         let ring_path = match shared_file(layout, "ring") {
@@ -154,7 +156,11 @@ impl Logs {
         };
         let settings = kept.settings(Settings::new(layout.home(), ring_path, layout.name()));
         let (place, store, without) = match plimsoll_store::open(settings) {
-            Ok((intake, store, recovery)) => {
+            Ok((mut intake, store, recovery)) => {
+                if !goes_on {
+                    let now = u64::try_from(clock::wall().as_nanos()).unwrap_or(u64::MAX);
+                    [Stream::Stdout, Stream::Stderr].into_iter().for_each(|stream| intake.end_of(stream, now));
+                }
                 opened.notes = recovery.notes();
                 let heartbeat = store.heartbeat_handle();
                 beat.show_in(Box::new(move |ns| heartbeat.beat(ns)));

@@ -121,6 +121,7 @@ pub(crate) fn supervise(options: Options) -> Result<u8, Failure> {
         inputs,
         echo,
         Kept { disk_bytes: options.log_disk_bytes, rate: options.log_rate, keep: options.keep },
+        adopted.is_some(),
     )
     .map_err(no_system)?;
     let logs = Arc::new(logs);

@@ -215,6 +215,30 @@ fn a_killed_supervisor_reads_stale_and_its_program_is_named() {
 }
 
 #[test]
+fn what_a_killed_life_left_unfinished_is_a_line_of_its_own() {
+    let mut stage = Stage::new();
+    let first = ["sh", "-c", "printf 'first life unfinished'; exec sleep 1000"];
+    let supervisor = stage.run("web", &["--no-cgroup"], &first);
+    let stdout = |stage: &Stage| printed(&stage.ask(&["logs", "web", "--stream", "stdout", "--raw"]));
+    let begin = Instant::now();
+    while stdout(&stage) != "first life unfinished\n" {
+        assert!(begin.elapsed() < PATIENCE, "{}", stdout(&stage));
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    for pid in [supervisor.as_raw_nonzero().get(), i32::try_from(stage.programs[0]).unwrap()] {
+        rustix::process::kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();
+    }
+    stage.runs[0].wait().unwrap();
+    stage.run("web", &["--no-cgroup"], &["sh", "-c", "echo second life; exec sleep 1000"]);
+    let begin = Instant::now();
+    while !stdout(&stage).contains("second life") {
+        assert!(begin.elapsed() < PATIENCE, "{}", stdout(&stage));
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!(stdout(&stage), "first life unfinished\nsecond life\n");
+}
+
+#[test]
 fn metrics_names_are_one_a_line_and_hidden() {
     let output = crate::plimsoll().arg("metrics-names").output().unwrap();
     let names = printed(&output);

@@ -303,6 +303,14 @@ fn a_hung_supervisor_is_stale_as_well() {
 }
 
 #[test]
+fn what_cannot_be_read_says_what_to_do() {
+    let shop = sealed(1);
+    put(&shop.home("web").join("logs.db"), &"no database at all ".repeat(100));
+    let said = String::from_utf8(shop.logs(&["web"]).stderr).unwrap();
+    assert!(said.contains("logs.db") && said.contains("\n  hint: "), "{said}");
+}
+
+#[test]
 fn what_a_program_printed_under_run_is_there_afterwards() {
     let shop = Shop::new();
     let script = "echo to stdout; echo to stderr >&2; printf 'no line end'; exit 3";

@@ -41,6 +41,9 @@ pub struct Settings {
     pub heavy: Lane,
     /// Requests that one peer may have here, those that wait included. Default: no limit.
     pub per_peer: Option<u32>,
+    /// Where there is a cap by peer: requests of all those together that cannot be told ([`Peer::Unknown`]). Default: no limit, since it is
+    /// most often all of them; [`Stats::unknown_peers_total`] counts them.
+    pub unknown_peers: Option<u32>,
     /// Peers that have an entry of their own. Default [`PEERS`].
     pub peers: usize,
     /// Default [`RETRY_AFTER`].
@@ -56,6 +59,7 @@ impl Default for Settings {
             light: Lane { slots: Slots::Unlimited, waiting: 0, wait: Duration::ZERO },
             heavy: Lane { slots: Slots::Fixed(slots), waiting, wait: HEAVY_WAIT },
             per_peer: None,
+            unknown_peers: None,
             peers: PEERS,
             retry_after: RETRY_AFTER,
         }
@@ -69,9 +73,10 @@ pub struct Arrival<'a> {
     pub kind: Kind,
     /// Who asks; `None`: no cap by peer applies.
     pub peer: Option<&'a Peer>,
-    /// The request that it is part of: nested work takes no second slot.
+    /// The request that it is part of, by the permit that the innermost gate gave it: nested work takes no second slot.
     pub within: Option<&'a Permit>,
-    /// How much time the asker gives it, the wait included; a lane's own wait applies as well.
+    /// How much time the asker gives it, the wait included; a lane's own wait applies as well. What is within a request has no more than that
+    /// has left, and what has none left is refused ([`Reason::Expired`]).
     pub time: Option<Duration>,
 }
 
@@ -199,8 +204,9 @@ impl Shared {
         let mut core = self.core.lock();
         core.closed = true;
         core.stop |= stop;
-        core.light.close(&mut wakers);
-        core.heavy.close(&mut wakers);
+        // With the last handle the timer goes: nobody may wait any more.
+        core.light.close(stop, &mut wakers);
+        core.heavy.close(stop, &mut wakers);
         drop(core);
         self.changed.notify_all();
         wakers.into_iter().for_each(Waker::wake);
@@ -278,15 +284,24 @@ impl Gate {
         let (kind, came) = (arrival.kind, shared.now());
         if kind.class == Class::Exempt {
             shared.exempt.fetch_add(1, Ordering::Relaxed);
-            return Answer::Now(Permit::free(shared, kind, came));
+            return Answer::Now(Permit::free(shared, kind, came, arrival.within.cloned()));
         }
-        let within = arrival.within.filter(|permit| permit.is_of(shared));
+        // What was let in by this gate; what another one let in is kept, and counts there.
+        let outer = arrival.within;
+        let within = outer.and_then(|permit| permit.links_of(shared).next());
+        // What is part of a request has no more time than that has.
+        let own = arrival.time.map(|time| came.saturating_add(time));
+        let outers = outer.into_iter().flat_map(|permit| permit.links_of(shared)).filter_map(Permit::deadline);
+        let deadline = own.into_iter().chain(outers).min();
         let mut core = shared.core.lock();
-        if let Some(outer) = within.filter(|permit| covers(permit, kind.work)) {
+        if deadline.is_some_and(|deadline| came >= deadline) {
+            return Answer::Refused(shared.refused(&mut core, Reason::Expired, kind));
+        }
+        if let Some(outer) = outer.filter(|permit| permit.links_of(shared).any(|link| covers(link.kind(), kind.work))) {
             core.stats.nested_total += 1;
             return Answer::Now(outer.clone());
         }
-        if core.closed {
+        if core.closed && within.is_none() {
             return Answer::Refused(shared.refused(&mut core, Reason::Closed, kind));
         }
         let mut counted = None;
@@ -296,33 +311,35 @@ impl Gate {
                 return Answer::Refused(shared.refused(&mut core, Reason::Level, kind));
             }
             if let (Some(peer), Some(cap)) = (arrival.peer, shared.settings.per_peer) {
+                let is_unknown = *peer == Peer::Unknown;
+                core.stats.unknown_peers_total += u64::from(is_unknown);
+                let cap = if is_unknown { shared.settings.unknown_peers.unwrap_or(u32::MAX) } else { cap };
                 let Some(own) = core.peers.enter(peer, cap) else {
                     return Answer::Refused(shared.refused(&mut core, Reason::Peer, kind));
                 };
                 counted = Some((peer.clone(), own));
             }
         }
-        let deadline = arrival.time.map(|time| came.saturating_add(time));
         let lane = core.lane(kind.work);
         let said = lane.ask();
         match said {
             Said::Slot => {
                 core.stats.admitted[kind.class as usize] += 1;
                 drop(core);
-                let outer = within.cloned();
+                let outer = outer.cloned();
                 Answer::Now(Permit::slot(shared, kind, counted, (came, came), deadline, outer))
             }
             Said::Wait if self.timer_runs() => {
                 let until = came.saturating_add(lane.wait()).min(deadline.unwrap_or(Duration::MAX));
-                let seat = Seat { came, deadline: until, state: Mutex::new((Outcome::Waits, None)) };
-                let seat = Arc::new(seat);
+                let state = Mutex::new((Outcome::Waits, None));
+                let seat = Arc::new(Seat { came, deadline: until, is_nested: within.is_some(), state });
                 lane.sit(Arc::clone(&seat));
                 let sooner = until < core.alarm;
                 drop(core);
                 if sooner {
                     shared.changed.notify_one();
                 }
-                let (shared, outer) = (Arc::clone(shared), within.cloned());
+                let (shared, outer) = (Arc::clone(shared), outer.cloned());
                 Answer::Wait(Ticket { shared, kind, counted, deadline, outer, seat })
             }
             Said::Wait | Said::Busy => {
@@ -357,7 +374,8 @@ impl Gate {
         timer.is_some()
     }
 
-    /// Refuses everybody from now on but the exempt, and those who wait: the service leaves. What is worked on is finished.
+    /// Refuses everybody from now on but the exempt, and those who wait: the service leaves. What is worked on is finished: what is part of
+    /// it ([`Arrival::within`]) still gets its slot, and may wait for it.
     pub fn close(&self) {
         self.0.shared.close(false);
     }
@@ -386,16 +404,9 @@ impl Gate {
     }
 }
 
-/// Whether who holds this needs no slot for such work: he has one of that kind, or a heavy one, or is exempt.
-fn covers(permit: &Permit, work: Work) -> bool {
-    let mut held = Some(permit);
-    while let Some(permit) = held {
-        if permit.kind().class == Class::Exempt || permit.kind().work == Work::Heavy || work == Work::Light {
-            return true;
-        }
-        held = permit.outer();
-    }
-    false
+/// Whether who holds such a permit needs no slot for such work: he has one of that kind, or a heavy one, or is exempt.
+fn covers(held: Kind, work: Work) -> bool {
+    held.class == Class::Exempt || held.work == Work::Heavy || work == Work::Light
 }
 
 impl fmt::Debug for Gate {

@@ -144,9 +144,16 @@ impl LaneCore {
         self.give_room_back();
     }
 
-    pub(super) fn close(&mut self, wakers: &mut Vec<Waker>) {
-        let line = std::mem::take(&mut self.line);
-        wakers.extend(line.into_iter().filter_map(|seat| seat.settle(Outcome::Closed)).flatten());
+    /// Refuses those who wait but, unless `all`, what is part of work that has begun.
+    pub(super) fn close(&mut self, all: bool, wakers: &mut Vec<Waker>) {
+        self.line.retain(|seat| {
+            let stays = seat.is_nested && !all;
+            if !stays {
+                wakers.extend(seat.settle(Outcome::Closed).flatten());
+            }
+            stays
+        });
+        self.give_room_back();
     }
 
     /// When the first in the line has waited long enough. Own deadlines may come before it.

@@ -10,18 +10,26 @@ use super::service::Admission;
 ///
 /// # Examples
 /// ```
-/// use plimsoll::admission::{AdmissionLayer, Gate, Http, Identity, Kind, LevelCell, Settings};
+/// use std::net::SocketAddr;
+///
+/// use axum::{Router, extract::ConnectInfo, routing::get};
+/// use plimsoll::admission::{AdmissionLayer, Gate, Http, Identity, Kind, LevelCell, Peer, Settings};
 ///
 /// let level = LevelCell::new();
 /// let gate = Gate::new(Settings { per_peer: Some(32), ..Settings::default() }, level.clone());
-/// let http = Http::default().identity(Identity::Address).classify(|head| match head.uri.path() {
+/// // Who asks, as axum knows it. Behind a proxy: `Identity::ForwardedFor { trusted_hops: 1 }`.
+/// let address = Identity::by(|head| {
+///     head.extensions.get().map(|ConnectInfo(address): &ConnectInfo<SocketAddr>| Peer::from(*address))
+/// });
+/// let http = Http::default().identity(address).classify(|head| match head.uri.path() {
 ///     "/health" | "/metrics" => Kind::EXEMPT,
 ///     path if path.starts_with("/export") => Kind::HEAVY,
 ///     _ => Kind::LIGHT,
 /// });
-/// let layer = AdmissionLayer::http(gate, http);
-/// # let _ = layer;
-/// // axum: `Router::new().route(...).layer(layer)`
+/// let routes = Router::new().route("/health", get(|| async { "ok" })).layer(AdmissionLayer::http(gate.clone(), http));
+/// // Without this nobody has an address, and `gate.stats().unknown_peers_total` grows.
+/// let service = routes.into_make_service_with_connect_info::<SocketAddr>();
+/// # let _ = service;
 /// ```
 #[derive(Clone, Debug)]
 pub struct AdmissionLayer<P> {

@@ -7,13 +7,13 @@
 //! | | what happens |
 //! |---|---|
 //! | **short of memory** | [`Ramps`]: background from 75 % of the budget on, ordinary from 88 %, important from 95 % |
-//! | **a peer has too many** | refused ([`Reason::Peer`]); who a peer is, is configurable: behind a proxy all have one address |
+//! | **a peer has too many** | refused ([`Reason::Peer`]); who a peer is, is configurable: behind a proxy all have one address; who cannot be told is counted, not capped |
 //! | **no slot** | waits in a bounded line for a bounded time, first come first served, or is refused ([`Reason::Busy`]) |
-//! | **waited too long** | refused ([`Reason::Expired`]), also when its own time is over: it is never begun to be thrown away |
-//! | **nested** | work within an admitted request takes no second slot; heavy work within light work takes a heavy one |
+//! | **waited too long** | refused ([`Reason::Expired`]), also when its own time is over, be there a slot or not: it is never begun to be thrown away |
+//! | **nested** | work within an admitted request takes no second slot; heavy work within light work takes a heavy one; each gate in a stack finds its own |
 //! | **the asker goes away** | its place or slot is free at once, unless work that goes on holds a clone of the permit; its time is no latency |
 //! | **streaming** | the slot is held until the answer's head, or as long as somebody holds a clone of the [`Permit`] |
-//! | **closed** | everybody but the exempt is refused, those who wait too; what is worked on is finished |
+//! | **closed** | everybody but the exempt is refused, those who wait too; what is worked on is finished, with the slots that it needs for it |
 //! | **killed** | there is no state to lose |
 //!
 //! Every refusal is counted by class and reason ([`Stats`]), and carries a time after which to try again, which is different for each.

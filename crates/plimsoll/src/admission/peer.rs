@@ -3,13 +3,18 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::hash::{BuildHasher, RandomState};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 /// Peers that have an entry of their own, by default: 16,384.
 pub const PEERS: usize = 16_384;
-/// The longest name that is kept of a peer, in bytes; what is longer is cut.
+/// The longest name that is kept of a peer, in bytes. Of a longer one the first 47 are, and a hash of the whole: see [`Peer::name`].
 pub const NAME_BYTES: usize = 64;
+/// `#` and 16 digits.
+const HASH_BYTES: usize = 17;
+/// A constant of the process, which nobody outside knows: whoever could aim at a hash could use up another one's share.
+static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::new);
 const KEPT_ROOM: usize = 64;
 
 /// Who asks. An IPv6 address stands for its /64 network, which one customer has; a mapped IPv4 address for itself.
@@ -20,19 +25,35 @@ pub enum Peer {
     Address(IpAddr),
     /// By a name: a user, a tenant, a token.
     Name(Arc<str>),
-    /// Nothing is known of it; all of them share one cap.
+    /// It cannot be told. No cap by peer holds for it but [`Settings::unknown_peers`](super::Settings::unknown_peers): one cap for
+    /// all of these would refuse everybody where who asks is not set up.
     Unknown,
 }
 
 impl Peer {
-    /// A peer by name, cut at [`NAME_BYTES`].
+    /// A peer by name. One of more than [`NAME_BYTES`] is cut, and `#` and 64 bits of a hash of the whole take the place of the rest, so that
+    /// two that begin alike are two. The hash has a key of this process: it means nothing elsewhere.
+    ///
+    /// What is shown of peers ([`Gate::top_peers`](super::Gate::top_peers)) shows the name: a secret belongs into [`Peer::secret`].
     pub fn name(name: &str) -> Peer {
-        let mut end = name.len().min(NAME_BYTES);
+        if name.len() <= NAME_BYTES {
+            return Peer::Name(name.into());
+        }
+        let mut end = NAME_BYTES - HASH_BYTES;
         while !name.is_char_boundary(end) {
             end -= 1;
         }
-        Peer::Name(name[..end].into())
+        Peer::Name(format!("{}{}", &name[..end], hash(name.as_bytes())).into())
     }
+
+    /// A peer by a secret: a token, a session's cookie. Only a hash is kept and shown, with a key of this process.
+    pub fn secret(secret: &[u8]) -> Peer {
+        Peer::Name(hash(secret).into())
+    }
+}
+
+fn hash(bytes: &[u8]) -> String {
+    format!("#{:016x}", HASHER.hash_one(bytes))
 }
 
 impl From<IpAddr> for Peer {
@@ -152,7 +173,30 @@ mod tests {
         assert_eq!(of("192.0.2.7"), "192.0.2.7");
         assert_eq!(of("::ffff:192.0.2.7"), "192.0.2.7");
         assert_eq!(of("2001:db8:1:2:3:4:5:6"), "2001:db8:1:2::/64");
-        assert_eq!(Peer::name(&"é".repeat(40)).to_string().len(), 64);
+    }
+
+    #[test]
+    fn long_names_that_begin_alike_are_told_apart_and_stay_short() {
+        let token =
+            |end: &str| format!("Bearer eyJhbGciOiJSUzI1NiIsInR5cCI6IkpXVCJ9.eyJpc3MiOiJodHRwczovL2lkLmV4YW1wbGU{end}");
+        let [a, b] = ["iYSJ9.c2lnYQ", "iYiJ9.c2lnYg"].map(token);
+        assert_ne!(Peer::name(&a), Peer::name(&b));
+        assert_eq!(Peer::name(&a), Peer::name(&a));
+        let exactly = "x".repeat(NAME_BYTES);
+        assert_eq!(Peer::name(&exactly).to_string(), exactly);
+        for name in [a, "é".repeat(40), "x".repeat(NAME_BYTES + 1)] {
+            let shown = Peer::name(&name).to_string();
+            assert!(shown.len() <= NAME_BYTES && name.starts_with(&shown[..40]) && !name.contains('#'), "{shown}");
+        }
+    }
+
+    #[test]
+    fn of_a_secret_nothing_is_shown() {
+        let [a, b] = ["hunter2", "hunter3"].map(|secret| Peer::secret(secret.as_bytes()));
+        assert_ne!(a, b);
+        assert_eq!(a, Peer::secret(b"hunter2"));
+        let shown = a.to_string();
+        assert!(shown.len() == 17 && shown.starts_with('#') && !format!("{a:?}").contains("hunter"), "{shown}");
     }
 
     #[test]

@@ -17,7 +17,8 @@ use super::peer::Peer;
 /// A peer's count that is to be given back; `bool`: the entry is his own.
 pub(super) type Counted = Option<(Peer, bool)>;
 
-/// A request that was let in. Its slot is free again when the last clone is dropped: what streams its answer takes one along.
+/// A request that was let in. Its slot is free again when the last clone is dropped: what streams its answer takes one along. It keeps the
+/// permit that it was asked for [within](super::Arrival::within), whichever gate gave that one.
 #[derive(Clone)]
 pub struct Permit(Arc<Held>);
 
@@ -31,7 +32,7 @@ struct Held {
     began: Duration,
     deadline: Option<Duration>,
     abandoned: AtomicBool,
-    /// What it is part of.
+    /// What it is part of, let in by this gate or by another one.
     outer: Option<Permit>,
 }
 
@@ -50,10 +51,10 @@ impl Permit {
     }
 
     /// Without a slot.
-    pub(super) fn free(shared: &Shared, kind: Kind, now: Duration) -> Permit {
+    pub(super) fn free(shared: &Shared, kind: Kind, now: Duration, outer: Option<Permit>) -> Permit {
         let abandoned = AtomicBool::new(false);
         let (gate, came, began) = (shared.id(), now, now);
-        let (shared, counted, deadline, outer) = (None, None, None, None);
+        let (shared, counted, deadline) = (None, None, None);
         Permit(Arc::new(Held { shared, gate, kind, counted, came, began, deadline, abandoned, outer }))
     }
 
@@ -77,12 +78,14 @@ impl Permit {
         self.0.abandoned.store(true, Ordering::Relaxed);
     }
 
-    pub(super) fn is_of(&self, shared: &Shared) -> bool {
-        self.0.gate == shared.id()
+    /// Of this permit and those that it is within, the ones of this gate, the innermost first.
+    pub(super) fn links_of(&self, shared: &Shared) -> impl Iterator<Item = &Permit> {
+        let gate = shared.id();
+        std::iter::successors(Some(self), |permit| permit.0.outer.as_ref()).filter(move |permit| permit.0.gate == gate)
     }
 
-    pub(super) fn outer(&self) -> Option<&Permit> {
-        self.0.outer.as_ref()
+    pub(super) fn deadline(&self) -> Option<Duration> {
+        self.0.deadline
     }
 }
 
@@ -117,6 +120,8 @@ pub(super) enum Outcome {
 pub(super) struct Seat {
     pub(super) came: Duration,
     pub(super) deadline: Duration,
+    /// Part of a request that was let in.
+    pub(super) is_nested: bool,
     pub(super) state: Mutex<(Outcome, Option<Waker>)>,
 }
 
@@ -160,8 +165,14 @@ impl Ticket {
                 state.0 = Outcome::Taken;
                 // The gate's lock is taken before a seat's, never inside it.
                 drop(state);
-                self.shared.let_in(self.kind);
                 let times = (self.seat.came, self.shared.now());
+                // The slot came in time, and is taken too late: a task that was polled late, a thread that did not run.
+                if self.deadline.is_some_and(|deadline| times.1 >= deadline) {
+                    self.shared.release(self.kind.work, None, None);
+                    let counted = self.counted.take();
+                    return Poll::Ready(Err(self.shared.refuse_counted(Reason::Expired, self.kind, counted)));
+                }
+                self.shared.let_in(self.kind);
                 let (counted, outer) = (self.counted.take(), self.outer.take());
                 let permit = Permit::slot(&self.shared, self.kind, counted, times, self.deadline, outer);
                 return Poll::Ready(Ok(permit));

@@ -13,7 +13,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, COOKIE, HeaderName, HeaderValue, PROXY_AUTHORIZATION, RETRY_AFTER};
 use http::{Extensions, HeaderMap, Method, Request, Response, StatusCode, Uri};
 
 use super::class::Kind;
@@ -96,16 +96,20 @@ impl<'a> Head<'a> {
 type PeerOf = Arc<dyn Fn(&Head<'_>) -> Option<Peer> + Send + Sync>;
 type KindOf = Arc<dyn Fn(&Head<'_>) -> Kind + Send + Sync>;
 
-/// Who a peer is. What cannot be told is [`Peer::Unknown`], and all of those share one cap.
+/// Who a peer is. Who cannot be told is [`Peer::Unknown`]: not capped, but counted
+/// ([`Stats::unknown_peers_total`](super::Stats::unknown_peers_total)).
 #[derive(Clone, Default)]
 #[non_exhaustive]
 pub enum Identity {
     /// Nobody: no cap by peer.
     #[default]
     Nobody,
-    /// The connection's address, from [`PeerAddr`]. Behind a proxy that is the proxy's.
+    /// The connection's address, from [`PeerAddr`], which who accepts the connection must put there: for axum's `ConnectInfo` take
+    /// [`Identity::by`]. Behind a proxy it is the proxy's.
     Address,
-    /// The value of this header. Only where a proxy in front sets it: a client could name itself anew for each request.
+    /// The value of this header. Only where a proxy in front sets or checks it: a client could name itself anew for each request. What
+    /// is a secret (`authorization`, `proxy-authorization`, `cookie`, a value marked as sensitive) is kept and shown as a hash only
+    /// ([`Peer::secret`]); for a secret in another header take [`Identity::by`].
     Header(HeaderName),
     /// `X-Forwarded-For`, which so many proxies of one's own append to: the address that the outermost of them saw. 1: one proxy.
     ForwardedFor {
@@ -126,7 +130,7 @@ impl Identity {
         let found = match self {
             Identity::Nobody => return None,
             Identity::Address => head.extensions.get().map(|PeerAddr(address)| Peer::from(*address)),
-            Identity::Header(name) => head.headers.get(name).and_then(|value| value.to_str().ok()).map(Peer::name),
+            Identity::Header(name) => head.headers.get(name).map(|value| named(name, value)),
             Identity::ForwardedFor { trusted_hops } => forwarded(head.headers, *trusted_hops),
             Identity::By(peer) => peer(head),
         };
@@ -146,10 +150,23 @@ impl fmt::Debug for Identity {
     }
 }
 
-/// The address before the last `hops - 1` ones. What lies further left was written by the client.
+fn named(header: &HeaderName, value: &HeaderValue) -> Peer {
+    if value.is_sensitive() || [AUTHORIZATION, PROXY_AUTHORIZATION, COOKIE].contains(header) {
+        return Peer::secret(value.as_bytes());
+    }
+    Peer::name(&String::from_utf8_lossy(value.as_bytes()))
+}
+
+/// The address before the last `hops - 1` ones. What lies further left was written by the client, and may be anything; what one's own
+/// proxies wrote must be text.
 fn forwarded(headers: &HeaderMap, hops: usize) -> Option<Peer> {
-    let lines = headers.get_all(FORWARDED_FOR).iter().rev().filter_map(|line| line.to_str().ok());
-    let address = lines.flat_map(|line| line.rsplit(',')).nth(hops.checked_sub(1)?)?.trim();
+    let lines = headers.get_all(FORWARDED_FOR).iter().rev();
+    let mut parts = lines.flat_map(|line| line.as_bytes().rsplit(|byte| *byte == b','));
+    let mut address = None;
+    for _ in 0..hops {
+        address = Some(std::str::from_utf8(parts.next()?).ok().filter(|part| part.is_ascii())?.trim());
+    }
+    let address = address?;
     let address = address.parse::<IpAddr>().or_else(|_| address.parse::<SocketAddr>().map(|address| address.ip()));
     address.ok().map(Peer::from)
 }
@@ -347,11 +364,15 @@ mod tests {
             (1, &["nonsense"], "unknown"),
             (0, &["198.51.100.9"], "unknown"),
             (1, &[], "unknown"),
+            // What is no text is one hop more, not a line that is not there: the client wrote the other.
+            (1, &["6.6.6.6", "\u{e9}"], "unknown"),
+            (2, &["6.6.6.6", "198.51.100.9, \u{e9}"], "unknown"),
+            (1, &["6.6.6.6", "\u{e9}, 198.51.100.9"], "198.51.100.9"),
         ];
         for (trusted_hops, lines, expected) in table {
             let mut request = Request::builder();
             for line in lines {
-                request = request.header("x-forwarded-for", *line);
+                request = request.header("x-forwarded-for", line.as_bytes());
             }
             let http = Http::default().identity(Identity::ForwardedFor { trusted_hops });
             let peer = http.peer(&request.body(()).unwrap()).expect("some peer");
@@ -363,6 +384,16 @@ mod tests {
         assert_eq!(who(Identity::Nobody), None);
         assert_eq!(who(Identity::Address).as_deref(), Some("192.0.2.1"));
         assert_eq!(who(Identity::Header(HeaderName::from_static("x-tenant"))).as_deref(), Some("blue"));
+        assert_eq!(who(Identity::Header(AUTHORIZATION)).as_deref(), Some("unknown"));
+        let with = |name: HeaderName, value: &str| {
+            let value = HeaderValue::from_bytes(value.as_bytes()).unwrap();
+            let request = Request::builder().header(&name, value).body(()).unwrap();
+            Http::default().identity(Identity::Header(name)).peer(&request).expect("some peer")
+        };
+        assert_eq!(with(HeaderName::from_static("x-tenant"), "bl\u{e5}").to_string(), "bl\u{e5}");
+        for name in [AUTHORIZATION, PROXY_AUTHORIZATION, COOKIE] {
+            assert_eq!(with(name.clone(), "Basic c2VjcmV0"), Peer::secret(b"Basic c2VjcmV0"), "{name}");
+        }
         assert_eq!(who(Identity::by(|head| Some(Peer::name(head.uri.path())))).as_deref(), Some("/"));
     }
 

@@ -108,6 +108,19 @@ fn a_layer_within_a_layer_of_the_same_gate_takes_one_slot() {
 }
 
 #[test]
+fn a_stack_of_two_gates_is_passed_by_a_request_of_its_own_without_a_second_slot() {
+    let (outer, inner) = (heavy_pool_of_one(8), heavy_pool_of_one(8));
+    let layers = [&outer, &inner].map(|gate| AdmissionLayer::http(gate.clone(), http()));
+    let twice = layers[0].layer(layers[1].layer(layers[0].layer(layers[1].layer(Inner::default()))));
+    let answer = poll(&mut Box::pin({ twice }.call(request("/export"))));
+    assert!(matches!(answer, Poll::Ready(Ok(response)) if response.status() == 200));
+    for gate in [outer, inner] {
+        let stats = gate.stats();
+        assert_eq!((stats.nested_total, stats.heavy.peak_in_flight, stats.heavy.in_flight), (1, 1, 0));
+    }
+}
+
+#[test]
 fn a_service_without_a_protocol_of_its_own_gets_an_error() {
     #[derive(Clone)]
     struct Echo;

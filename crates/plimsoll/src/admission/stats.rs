@@ -41,6 +41,8 @@ pub struct Stats {
     pub nested_total: u64,
     /// Requests that went away while they waited.
     pub abandoned_total: u64,
+    /// Requests whose peer could not be told where there is a cap by peer. Many: what tells who asks is not set up, and nobody is capped.
+    pub unknown_peers_total: u64,
     /// Peers that have requests here.
     pub peers: u64,
 }

@@ -122,6 +122,62 @@ fn a_wait_ends_at_the_lanes_time_or_the_askers_own_and_what_is_late_is_not_begun
 }
 
 #[test]
+fn time_that_is_over_is_not_begun_however_the_slot_came() {
+    let (gate, clock, _) = gate(Settings { heavy: lane(1, 8, 1_000), ..Settings::default() });
+    let for_millis = |millis| Arrival { time: Some(Duration::from_millis(millis)), ..of(Kind::HEAVY) };
+    assert_eq!(reason(gate.admit(for_millis(0))), Reason::Expired, "with a slot that is free");
+    let probe = permit(gate.admit(Arrival { time: Some(Duration::ZERO), ..of(Kind::EXEMPT) }));
+    // The slot comes in time, and is asked for too late.
+    let working = permit(gate.admit(of(Kind::HEAVY)));
+    let mut granted = ticket(gate.admit(for_millis(200)));
+    let mut next = ticket(gate.admit(of(Kind::HEAVY)));
+    clock.advance(Duration::from_millis(100));
+    drop(working);
+    clock.advance(Duration::from_millis(300));
+    assert!(poll(&mut next).is_pending());
+    assert!(matches!(poll(&mut granted), Poll::Ready(Err(refused)) if refused.reason == Reason::Expired));
+    assert!(matches!(poll(&mut next), Poll::Ready(Ok(_))), "the slot went on to the next");
+    // What waits within a request has no more time than that has.
+    let outer = permit(gate.admit(Arrival { time: Some(Duration::from_millis(100)), ..of(Kind::LIGHT) }));
+    let step = Arrival { within: Some(&outer), ..of(Kind::HEAVY) };
+    assert_eq!(permit(gate.admit(step)).time_left(gate.now()), Some(Duration::from_millis(100)));
+    clock.advance(Duration::from_millis(100));
+    assert_eq!(reason(gate.admit(step)), Reason::Expired);
+    let stats = gate.stats();
+    assert_eq!((stats.heavy.in_flight, stats.refused_for(Class::Ordinary, Reason::Expired)), (0, 3));
+    drop((probe, outer));
+}
+
+#[test]
+fn closing_lets_begun_work_take_its_next_step_and_those_wait_who_are_part_of_it() {
+    let (gate, clock, _) = gate(Settings { heavy: lane(1, 9, 1_000), ..Settings::default() });
+    let working = permit(gate.admit(of(Kind::HEAVY)));
+    let [begun, other] = [(); 2].map(|()| permit(gate.admit(of(Kind::LIGHT))));
+    let mut waiting = ticket(gate.admit(Arrival { within: Some(&begun), ..of(Kind::HEAVY) }));
+    let mut stranger = ticket(gate.admit(of(Kind::HEAVY)));
+    gate.close();
+    assert!(matches!(poll(&mut stranger), Poll::Ready(Err(refused)) if refused.reason == Reason::Closed));
+    assert!(poll(&mut waiting).is_pending(), "it is part of what was begun");
+    let mut later = ticket(gate.admit(Arrival { within: Some(&other), ..of(Kind::HEAVY) }));
+    drop(working);
+    assert!(matches!(poll(&mut waiting), Poll::Ready(Ok(_))));
+    assert!(matches!(poll(&mut later), Poll::Ready(Ok(_))));
+    let working = permit(gate.admit(Arrival { within: Some(&other), ..of(Kind::HEAVY) }));
+    let mut late = ticket(gate.admit(Arrival { within: Some(&begun), ..of(Kind::HEAVY) }));
+    clock.advance(Duration::from_secs(2));
+    drop(working);
+    assert!(matches!(poll(&mut late), Poll::Ready(Err(refused)) if refused.reason == Reason::Expired));
+    let working = permit(gate.admit(Arrival { within: Some(&other), ..of(Kind::HEAVY) }));
+    let mut orphan = ticket(gate.admit(Arrival { within: Some(&begun), ..of(Kind::HEAVY) }));
+    drop(gate);
+    assert!(
+        matches!(poll(&mut orphan), Poll::Ready(Err(refused)) if refused.reason == Reason::Closed),
+        "no timer is left"
+    );
+    drop((working, begun, other));
+}
+
+#[test]
 fn the_timer_refuses_where_nothing_else_happens() {
     let heavy = lane(1, 8, 30);
     let gate = Gate::new(Settings { heavy, ..Settings::default() }, LevelCell::new());
@@ -163,6 +219,28 @@ fn nested_work_takes_no_second_slot_and_heavy_within_light_takes_a_heavy_one() {
 }
 
 #[test]
+fn a_permit_keeps_what_it_was_found_within_whichever_gate_that_is_of() {
+    let settings = Settings { heavy: lane(1, 8, 1_000), per_peer: Some(1), ..Settings::default() };
+    let ((service, ..), (route, ..), (other, ..)) = (gate(settings), gate(settings), gate(settings));
+    let peer = Peer::name("a");
+    let arrival = |within| Arrival { peer: Some(&peer), within, ..of(Kind::HEAVY) };
+    let first = permit(service.admit(arrival(None)));
+    let second = permit(route.admit(arrival(Some(&first))));
+    let probe = permit(other.admit(Arrival { kind: Kind::EXEMPT, ..arrival(Some(&second)) }));
+    // A sub-request passes both gates once more.
+    let again = permit(service.admit(arrival(Some(&probe))));
+    let innermost = permit(route.admit(arrival(Some(&again))));
+    for gate in [&service, &route] {
+        let stats = gate.stats();
+        assert_eq!((stats.heavy.in_flight, stats.nested_total, stats.refused_total()), (1, 1, 0));
+    }
+    drop((first, second, probe, again));
+    assert_eq!((service.stats().heavy.in_flight, route.stats().heavy.in_flight), (1, 1), "the work goes on");
+    drop(innermost);
+    assert_eq!((service.stats().heavy.in_flight, route.stats().heavy.in_flight), (0, 0));
+}
+
+#[test]
 fn a_peers_cap_counts_what_waits_and_names_who_it_is() {
     let (gate, _, _) = gate(Settings { heavy: lane(1, 9, 1_000), per_peer: Some(3), ..Settings::default() });
     let (greedy, other) = (Peer::name("greedy"), Peer::name("other"));
@@ -177,6 +255,27 @@ fn a_peers_cap_counts_what_waits_and_names_who_it_is() {
     drop(working);
     assert!(matches!(poll(&mut neighbour), Poll::Ready(Ok(_))));
     assert_eq!((gate.stats().peers, gate.stats().abandoned_total), (0, 2));
+}
+
+#[test]
+fn peers_that_cannot_be_told_are_not_taken_for_one_and_are_counted() {
+    let settings = Settings { per_peer: Some(2), ..Settings::default() };
+    let arrival = Arrival { peer: Some(&Peer::Unknown), ..of(Kind::LIGHT) };
+    let (gate, ..) = gate(settings);
+    let permits: Vec<_> = (0..100).map(|_| permit(gate.admit(arrival))).collect();
+    let named = permit(gate.admit(Arrival { peer: Some(&Peer::name("a")), ..arrival }));
+    assert_eq!((gate.stats().unknown_peers_total, gate.stats().refused_total()), (100, 0));
+    let top = gate.top_peers(1);
+    assert_eq!((&top[0].peer, top[0].requests), (&Peer::Unknown, 100), "they are seen");
+    drop((permits, named));
+    assert_eq!(gate.stats().peers, 0);
+
+    let (gate, ..) = self::gate(Settings { unknown_peers: Some(3), ..settings });
+    let permits: Vec<_> = (0..3).map(|_| permit(gate.admit(arrival))).collect();
+    assert_eq!(reason(gate.admit(arrival)), Reason::Peer);
+    assert_eq!(gate.stats().unknown_peers_total, 4);
+    drop(permits);
+    assert_eq!(gate.stats().peers, 0);
 }
 
 #[test]

@@ -17,8 +17,7 @@ use crate::say;
 /// # Errors
 /// A log that cannot be read, or standard output that cannot be written.
 pub(super) fn run(layout: &Layout, query: &Query, as_json: bool) -> Result<ExitCode, Failure> {
-    let Counted { lines, gaps, gap_lines } =
-        count(layout, query).map_err(|error| Failure::new(format!("failed to {error}")))?;
+    let Counted { lines, gaps, gap_lines } = count(layout, query)?;
     let said = if as_json {
         format!("{}\n", json!({ "lines": lines, "gaps": gaps, "missing_lines": gap_lines }))
     } else {

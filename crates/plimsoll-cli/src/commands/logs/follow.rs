@@ -70,7 +70,7 @@ impl Follower {
     /// # Errors
     /// The store cannot be opened, or nothing was ever stored.
     pub(super) fn open(layout: Layout, query: Query, show: Show, out: Out) -> Result<Follower, Failure> {
-        let reader = Reader::open(&layout.home()).map_err(|error| Failure::new(format!("failed to {error}")))?;
+        let reader = Reader::open(&layout.home())?;
         Ok(Follower { layout, reader, query, cursor: None, show, out, said: None })
     }
 

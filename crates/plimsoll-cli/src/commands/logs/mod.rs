@@ -151,6 +151,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode, Failure> {
         .map_err(|cause| Failure::new(format!("cannot write to standard output: {cause}")))?;
     let lines = args.lines(stdout.is_terminal());
     let show = Show::new(form, LocalClock::system(), now_ns);
+    let show = if args.picks() { show.picking() } else { show };
     let show = if args.no_fold { show.unfolded() } else { show };
     let mut follower = Follower::open(layout, query, show, out)?;
     let shown = match follower.first(lines, !args.follow) {
@@ -181,7 +182,7 @@ fn ended(end: follow::End) -> Result<ExitCode, Failure> {
         follow::End::Out(Ended::Failed(cause)) => {
             Err(Failure::new(format!("cannot write to standard output: {cause}")))
         }
-        follow::End::Store(error) => Err(Failure::new(format!("failed to {error}"))),
+        follow::End::Store(error) => Err(error.into()),
     }
 }
 
@@ -236,12 +237,13 @@ impl Args {
         }
     }
 
+    /// Whether lines in the middle may be left out.
+    fn picks(&self) -> bool {
+        self.grep.is_some() || self.level.is_some()
+    }
+
     fn is_filtered(&self) -> bool {
-        self.since.is_some()
-            || self.until.is_some()
-            || self.grep.is_some()
-            || self.level.is_some()
-            || !self.stream.is_empty()
+        self.picks() || self.since.is_some() || self.until.is_some() || !self.stream.is_empty()
     }
 }
 

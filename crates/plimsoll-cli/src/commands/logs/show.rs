@@ -37,6 +37,8 @@ pub(super) struct Show {
     goes_on: [bool; Stream::ALL.len()],
     /// Raw: the stream whose line is unfinished on the screen.
     unfinished: Option<Stream>,
+    /// The query picks lines: the next one that is shown need not be the next piece of a long one.
+    picks: bool,
     /// Runs of one line are shown as one and a count.
     folds: bool,
     run: Run,
@@ -60,6 +62,7 @@ impl Show {
         let folds = matches!(form, Form::Terminal(_));
         Show {
             form,
+            picks: false,
             clock,
             date,
             scratch: String::new(),
@@ -68,6 +71,12 @@ impl Show {
             folds,
             run: Run::default(),
         }
+    }
+
+    /// Shows what a query picked: each piece of a long line by itself.
+    pub(super) fn picking(mut self) -> Show {
+        self.picks = true;
+        self
     }
 
     /// Shows every line, also where people read.
@@ -124,7 +133,8 @@ impl Show {
         let palette = if let Form::Terminal(palette) = self.form { palette } else { Palette::PLAIN };
         match entry.kind {
             EntryKind::Line { text, level, continued, .. } => {
-                let before = std::mem::replace(&mut self.goes_on[index(entry.stream)], continued);
+                let goes_on = continued && !self.picks;
+                let before = std::mem::replace(&mut self.goes_on[index(entry.stream)], goes_on);
                 line(entry.stream, text, level, [before, continued], palette, out);
             }
             EntryKind::Gap { .. } => {
@@ -196,8 +206,9 @@ impl Show {
             out.push(b'\n');
         }
         out.extend_from_slice(text);
-        self.unfinished = continued.then_some(entry.stream);
-        if !continued {
+        let goes_on = continued && !self.picks;
+        self.unfinished = goes_on.then_some(entry.stream);
+        if !goes_on {
             out.push(b'\n');
         }
     }
@@ -457,6 +468,25 @@ mod tests {
         assert_eq!(shown(Form::Text, &entries), expected);
         assert_eq!(shown(Form::Raw, &entries), "one \nbetween\ntwo three\n");
         assert!(shown(Form::Json, &entries[..1]).ends_with(",\"text\":\"one \",\"continued\":true}\n"));
+    }
+
+    #[test]
+    fn a_picked_piece_of_a_long_line_does_not_run_into_the_next_line() {
+        let entries = || {
+            let mut piece = text(Stream::Stdout, AT, b"ERROR long");
+            if let EntryKind::Line { continued, .. } = &mut piece.kind {
+                *continued = true;
+            }
+            [piece, text(Stream::Stdout, AT, b"ERROR second")]
+        };
+        let mut out = Vec::new();
+        let mut show = Show::new(Form::Raw, LocalClock::of(TimeZone::UTC), AT).picking();
+        entries().iter().for_each(|entry| show.entry(entry, &mut out));
+        assert_eq!(String::from_utf8(std::mem::take(&mut out)).unwrap(), "ERROR long\nERROR second\n");
+        let mut show = Show::new(Form::Text, LocalClock::of(TimeZone::UTC), AT).picking();
+        entries().iter().for_each(|entry| show.entry(entry, &mut out));
+        let shown = String::from_utf8(out).unwrap();
+        assert!(shown.contains("ERROR long…\n") && shown.contains("out ERROR second\n"), "{shown}");
     }
 
     #[test]

@@ -139,7 +139,7 @@ pub(super) fn run(layouts: &[Layout], query: &Query, most: usize, as_json: bool)
 }
 
 fn read(layout: &Layout, query: &Query) -> Result<Vec<Source>, Failure> {
-    let failed = |error| Failure::new(format!("failed to {error}"));
+    let failed = Failure::from;
     let mut sources = Stream::ALL.map(|stream| Source::new(layout.name(), stream));
     let mut reader = Reader::open(&layout.home()).map_err(failed)?;
     let mut take = |entry: Entry<'_>| {
