@@ -224,7 +224,8 @@ impl<M> Core<M> {
                 Err(short) => short,
             };
             let helps = self.ring.free_bytes() >= short;
-            if !helps && !(is_first && self.ring.bytes() >= short) {
+            let will_help = is_first && self.ring.bytes() >= short;
+            if !(helps || will_help) {
                 return None;
             }
             is_first = false;
