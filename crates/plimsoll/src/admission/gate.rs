@@ -14,7 +14,7 @@ use parking_lot::{Condvar, Mutex};
 
 use super::class::{Class, Kind, Work};
 use super::error::{Reason, Refused};
-use super::lane::{Lane, LaneCore, Said, Slots};
+use super::lane::{Ended, Lane, LaneCore, Said, Slots};
 use super::peer::{PEERS, Peer, PeerFigures, Peers};
 use super::permit::{Counted, Outcome, Permit, Seat, Ticket};
 use super::shed::{Dice, LevelCell, Ramps};
@@ -151,8 +151,8 @@ impl Shared {
         self.core.lock().stats.admitted[kind.class as usize] += 1;
     }
 
-    /// A slot is free; `began`: when the work began that was finished with it.
-    pub(super) fn release(&self, work: Work, counted: Counted, began: Option<Duration>) {
+    /// A slot is free.
+    pub(super) fn release(&self, work: Work, counted: Counted, ended: Ended) {
         let now = self.now();
         let mut wakers = Vec::new();
         let mut core = self.core.lock();
@@ -160,7 +160,7 @@ impl Shared {
             core.peers.leave(&peer, own);
         }
         let lane = core.lane(work);
-        lane.release(now, began.map(|began| now.saturating_sub(began)));
+        lane.release(now, ended);
         lane.settle(now, &mut wakers);
         drop(core);
         wakers.into_iter().for_each(Waker::wake);
@@ -299,7 +299,7 @@ impl Gate {
         }
         if let Some(outer) = outer.filter(|permit| permit.links_of(shared).any(|link| covers(link.kind(), kind.work))) {
             core.stats.nested_total += 1;
-            return Answer::Now(outer.clone());
+            return Answer::Now(outer.nested());
         }
         if core.closed && within.is_none() {
             return Answer::Refused(shared.refused(&mut core, Reason::Closed, kind));
