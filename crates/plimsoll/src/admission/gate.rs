@@ -27,7 +27,8 @@ pub const HEAVY_PER_CORE: usize = 2;
 pub const HEAVY_WAITING_PER_SLOT: usize = 16;
 /// How long a heavy request may wait: 1 s.
 pub const HEAVY_WAIT: Duration = Duration::from_secs(1);
-/// The least time after which who was refused is told to try again: 1 s. Each is told between this and twice this.
+/// The least time after which who was refused is told to try again: 1 s. Each is told between this and twice this, in protocols that have
+/// whole seconds only rounded by chance.
 pub const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// The settings of a gate. By default it sheds by level and has a heavy pool, and nothing else is limited.
@@ -134,7 +135,7 @@ impl Shared {
 
     fn refused(&self, core: &mut Core, reason: Reason, kind: Kind) -> Refused {
         core.stats.refused[kind.class as usize][reason as usize] += 1;
-        Refused::new(reason, kind, self.settings.retry_after.mul_f64(1.0 + self.dice.roll()))
+        Refused::new(reason, kind, self.settings.retry_after, [self.dice.roll(), self.dice.roll()])
     }
 
     /// Refuses one that was counted with its peer.

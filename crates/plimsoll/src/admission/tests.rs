@@ -313,6 +313,30 @@ fn peers_that_cannot_be_told_are_not_taken_for_one_and_are_counted() {
 }
 
 #[test]
+fn those_refused_together_are_told_to_come_back_at_different_times_in_whole_seconds_too() {
+    for (retry_after_ms, shares) in
+        [(1_000, &[(1, 0.5), (2, 0.5)][..]), (200, &[(1, 0.5), (2, 0.5)]), (2_000, &[(2, 0.25), (3, 0.5), (4, 0.25)])]
+    {
+        let retry_after = Duration::from_millis(retry_after_ms);
+        let (gate, ..) = gate(Settings { heavy: lane(0, 0, 0), retry_after, ..Settings::default() });
+        let mut told = std::collections::BTreeMap::new();
+        for _ in 0..4_000 {
+            let Answer::Refused(refused) = gate.admit(of(Kind::HEAVY)) else { panic!("there is no slot") };
+            assert!((retry_after..2 * retry_after).contains(&refused.retry_after));
+            *told.entry(refused.retry_after_seconds()).or_insert(0) += 1;
+        }
+        assert_eq!(told.len(), shares.len(), "{told:?}");
+        for (seconds, share) in shares {
+            let seen = f64::from(told[seconds]) / 4_000.0;
+            assert!((seen - share).abs() < 0.05, "{retry_after_ms} ms: {told:?}");
+        }
+    }
+    let (gate, ..) = gate(Settings { heavy: lane(0, 0, 0), retry_after: Duration::MAX, ..Settings::default() });
+    let Answer::Refused(refused) = gate.admit(of(Kind::HEAVY)) else { panic!("there is no slot") };
+    assert_eq!((refused.retry_after, refused.retry_after_seconds()), (Duration::MAX, u64::MAX));
+}
+
+#[test]
 fn closing_refuses_those_who_wait_and_come_but_not_probes_nor_what_is_worked_on() {
     let (gate, _, _) = gate(Settings { heavy: lane(1, 9, 1_000), ..Settings::default() });
     let working = permit(gate.admit(of(Kind::HEAVY)));
