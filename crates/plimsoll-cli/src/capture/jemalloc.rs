@@ -1,13 +1,21 @@
 //! jemalloc's own profiles: it writes them by itself (see `env.rs`), here the newest of the process is taken and the others
 //! are removed, so that a program that allocates fast does not fill the disk with them.
 
+use std::fs::File;
+use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::env::jemalloc_prefix;
 use super::mode::Mode;
 
 /// The most files of the directory that are looked at.
 const FILES_MAX: usize = 10_000;
+/// The longest profile that is looked through, and what is held of it at a time.
+const PROFILE_BYTES_MAX: u64 = 1 << 30;
+const PART_BYTES: u64 = 64 << 10;
+/// How long a profile may take that is being written: some MB.
+const WRITES: Duration = Duration::from_millis(250);
 
 /// The profiles of all processes, oldest first: `PREFIX.PID.SEQ.KIND.heap`.
 fn profiles(tmp: &Path) -> Result<Vec<(i32, u64, PathBuf)>, String> {
@@ -42,13 +50,38 @@ pub(crate) fn is_profile(mode: &Mode, name: &str) -> bool {
 pub(crate) fn newest(tmp: &Path, pid: i32) -> Result<PathBuf, String> {
     let of_pid: Vec<PathBuf> =
         profiles(tmp)?.into_iter().filter(|(of, ..)| *of == pid).map(|(_, _, path)| path).collect();
-    let whole = |path: &&PathBuf| std::fs::metadata(path).is_ok_and(|meta| meta.len() > 0);
-    of_pid.iter().rev().find(whole).cloned().ok_or_else(|| {
+    if let Some(newest) = of_pid.last()
+        && !is_whole(newest)
+    {
+        // It writes right now: one more look.
+        std::thread::sleep(WRITES);
+    }
+    of_pid.iter().rev().find(|path| is_whole(path)).cloned().ok_or_else(|| {
+        if let Some(newest) = of_pid.last() {
+            return format!(
+                "{} is not finished: pid {pid} still writes it, or was killed while it did",
+                newest.display()
+            );
+        }
         format!(
             "pid {pid} has written no profile to {}: it does not use a jemalloc with profiling, or has not grown yet",
             tmp.display()
         )
     })
+}
+
+/// jemalloc writes the mappings of the process last, and whole lines of them.
+fn is_whole(path: &Path) -> bool {
+    let Ok(file) = File::open(path) else { return false };
+    let mut file = BufReader::new(file.take(PROFILE_BYTES_MAX));
+    let mut line = Vec::new();
+    let (mut has_mappings, mut ended) = (false, false);
+    while let Ok(1..) = (&mut file).take(PART_BYTES).read_until(b'\n', &mut line) {
+        has_mappings |= line.starts_with(b"MAPPED_LIBRARIES:");
+        ended = line.ends_with(b"\n");
+        line.clear();
+    }
+    has_mappings && ended
 }
 
 /// Removes all but the two newest profiles of each process. Returns how many were removed.
@@ -73,14 +106,16 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         for name in ["jemalloc.7.9.i9.heap", "jemalloc.7.10.u10.heap", "jemalloc.7.2.i2.heap", "jemalloc.70.11.i1.heap"]
         {
-            std::fs::write(dir.path().join(name), name).unwrap();
+            std::fs::write(dir.path().join(name), format!("heap_v2/1\n\nMAPPED_LIBRARIES:\n{name}\n")).unwrap();
         }
-        std::fs::write(dir.path().join("jemalloc.7.11.i11.heap"), "").unwrap();
+        std::fs::write(dir.path().join("jemalloc.7.11.i11.heap"), "heap_v2/1\n  t*: 1: 2 [0: 0]\n").unwrap();
+        std::fs::write(dir.path().join("jemalloc.9.1.i1.heap"), "heap_v2/1\n\nMAPPED_LIBRARIES:\n1-2 r-x").unwrap();
         std::fs::write(dir.path().join("other.7.99.i1.heap"), "x").unwrap();
         assert_eq!(newest(dir.path(), 7).unwrap().file_name().unwrap(), "jemalloc.7.10.u10.heap", "11 is not finished");
         assert!(is_profile(&Mode::Jemalloc, "jemalloc.7.10.u10.heap") && !is_profile(&Mode::Jemalloc, "smaps.part"));
         assert!(!is_profile(&Mode::Auto, "jemalloc.7.10.u10.heap"));
         assert!(newest(dir.path(), 8).unwrap_err().contains("no profile"));
+        assert!(newest(dir.path(), 9).unwrap_err().contains("is not finished"));
         assert_eq!(tidy(dir.path()), 2);
         assert!(dir.path().join("jemalloc.7.10.u10.heap").exists() && dir.path().join("other.7.99.i1.heap").exists());
         assert!(!dir.path().join("jemalloc.7.2.i2.heap").exists());

@@ -6,9 +6,11 @@
 
 mod elf;
 
+use std::collections::HashSet;
 use std::fs::{File, Metadata};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use plimsoll_heap::profile::{Mapped, Profile, is_plumbing_file};
 
@@ -39,9 +41,10 @@ impl Symbols {
     /// Names the frames of `profile`, taken at `taken_ns` (since 1970; 0: not known), that are addresses in a file.
     pub(crate) fn name(&self, profile: &mut Profile, taken_ns: u64) -> Naming {
         let mut naming = Naming::default();
+        let mut names: HashSet<Arc<str>> = HashSet::new();
         for mapped in std::mem::take(&mut profile.mapped) {
             let at: Vec<usize> = (0..profile.frames.len())
-                .filter(|at| profile.frames[*at].offset > 0 && profile.frames[*at].file == mapped.file)
+                .filter(|at| profile.frames[*at].offset > 0 && *profile.frames[*at].file == *mapped.file)
                 .collect();
             if !mapped.file.starts_with('/') || at.is_empty() {
                 continue;
@@ -57,8 +60,10 @@ impl Symbols {
             for (at, name) in at.iter().zip(found.names) {
                 let Some(name) = name else { continue };
                 let frame = &mut profile.frames[*at];
-                (frame.name, frame.offset) = (name, 0);
-                frame.file.clear();
+                // Many addresses are in one function.
+                let name = names.get(name.as_str()).cloned().unwrap_or_else(|| Arc::from(name));
+                names.insert(Arc::clone(&name));
+                (frame.name, frame.offset, frame.file) = (name, 0, Arc::default());
                 naming.named += 1;
             }
             // Whoever hunts a leak does not look for it in the C library.

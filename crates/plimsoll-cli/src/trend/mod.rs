@@ -213,11 +213,12 @@ pub(crate) fn files(dir: &Path) -> Result<Vec<PathBuf>, Failure> {
     let mut files = Vec::new();
     for entry in std::fs::read_dir(dir).map_err(failed)? {
         let entry = entry.map_err(failed)?;
-        let is_file = entry.file_type().map_err(failed)?.is_file();
+        // Through links, too: a directory of links to captures kept elsewhere. One that leads nowhere is no file.
+        let Ok(meta) = std::fs::metadata(entry.path()) else { continue };
+        let is_file = meta.is_file();
         let is_other = entry.path().extension().is_some_and(|e| ["part", "md", "json", "cjs"].iter().any(|o| e == *o));
         if is_file && !is_other && !has_digest(&entry.path()) {
-            let modified = entry.metadata().and_then(|m| m.modified()).ok();
-            files.push((modified, entry.path()));
+            files.push((meta.modified().ok(), entry.path()));
         }
     }
     files.sort();
@@ -359,6 +360,21 @@ pub(crate) mod tests {
     #[test]
     fn nothing_is_insufficient() {
         assert_eq!(analyse(Vec::new(), None, NOW).overall, State::InsufficientData);
+    }
+
+    #[test]
+    fn files_are_found_through_links_and_what_leads_nowhere_is_none() {
+        let (kept, dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        std::fs::write(kept.path().join("one.heap"), "x").unwrap();
+        std::fs::create_dir(kept.path().join("more")).unwrap();
+        let link =
+            |to: &str, name: &str| std::os::unix::fs::symlink(kept.path().join(to), dir.path().join(name)).unwrap();
+        link("one.heap", "linked.heap");
+        link("more", "directory");
+        link("nothing", "broken.heap");
+        link("one.heap", "report.md");
+        let found = files(dir.path()).unwrap();
+        assert_eq!(found, [dir.path().join("linked.heap")]);
     }
 
     #[test]

@@ -17,6 +17,8 @@ pub(super) struct Columns {
     sizes: Column<false>,
     /// By class, those included whose ids are not compared.
     sums: Vec<Amount>,
+    /// Objects whose ids are not compared.
+    pub(super) beyond: u64,
 }
 
 impl Columns {
@@ -29,17 +31,20 @@ impl Columns {
         let mut sums = vec![Amount::default(); classes.len()];
         let mut keys = Vec::with_capacity(class_of.len());
         let mut sizes = Vec::with_capacity(class_of.len());
+        let mut beyond = 0;
         for ((ordinal, id), bytes) in (0_u64..).zip(all_ids.iter()).zip(all_sizes.iter()) {
             sizes.push(u32::try_from(bytes).unwrap_or(u32::MAX));
             if bytes > 0 {
                 sums[class_of[ordinal as usize] as usize].add(bytes);
                 if id >> (64 - ORDINAL_BITS) == 0 {
                     keys.push(id << ORDINAL_BITS | ordinal);
+                } else {
+                    beyond += 1;
                 }
             }
         }
         keys.sort_unstable();
-        let mut columns = Columns { ids: Column::new(), classes: Column::new(), sizes: Column::new(), sums };
+        let mut columns = Columns { ids: Column::new(), classes: Column::new(), sizes: Column::new(), sums, beyond };
         for key in keys {
             let ordinal = (key & ((1 << ORDINAL_BITS) - 1)) as usize;
             columns.ids.push(key >> ORDINAL_BITS);

@@ -28,13 +28,13 @@ pub struct Amount {
 
 impl Amount {
     fn add(&mut self, bytes: u64) {
-        self.count += 1;
-        self.bytes += bytes;
+        self.count = self.count.saturating_add(1);
+        self.bytes = self.bytes.saturating_add(bytes);
     }
 
     fn join(&mut self, other: Amount) {
-        self.count += other.count;
-        self.bytes += other.bytes;
+        self.count = self.count.saturating_add(other.count);
+        self.bytes = self.bytes.saturating_add(other.bytes);
     }
 }
 
@@ -177,7 +177,7 @@ pub fn v8(before: impl Read, after: impl Read) -> Result<Diff, DiffError> {
     let mut classes = Classes::default();
     let after_owners = OwnerSide::newer(&graph);
     let after_digest = Digest { marks: summary::marks(&graph), ..Digest::default() };
-    let after_side = Side { nodes: graph.node_count() as u64, total_bytes: graph.total_bytes(), warnings };
+    let mut after_side = Side { nodes: graph.node_count() as u64, total_bytes: graph.total_bytes(), warnings };
     let after_columns = Columns::of(graph, &mut classes, &interfaces);
 
     let (graph, warnings) = v8::read(before).map_err(DiffError::Before)?;
@@ -185,9 +185,14 @@ pub fn v8(before: impl Read, after: impl Read) -> Result<Diff, DiffError> {
     let same_life = before_digest.same_life(&after_digest);
     let by_id = same_life == Some(true);
     let before_owners = OwnerSide::older(&graph, &after_owners, by_id);
-    let before_side = Side { nodes: graph.node_count() as u64, total_bytes: graph.total_bytes(), warnings };
+    let mut before_side = Side { nodes: graph.node_count() as u64, total_bytes: graph.total_bytes(), warnings };
     let before_columns = Columns::of(graph, &mut classes, &interfaces);
 
+    for (side, columns) in [(&mut before_side, &before_columns), (&mut after_side, &after_columns)] {
+        if by_id && columns.beyond > 0 {
+            side.warnings.push(Warning::LargeIds(columns.beyond));
+        }
+    }
     let class_rows = compare_classes(&before_columns, &after_columns, &classes, by_id);
     let owners = owners::compare(&before_owners, &after_owners, by_id);
     Ok(Diff { before: before_side, after: after_side, same_life, owners, classes: class_rows })

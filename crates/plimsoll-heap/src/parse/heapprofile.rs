@@ -132,11 +132,12 @@ fn profile(nodes: &[Node], smallest: f64) -> Result<(Profile, Vec<Warning>), Rea
     let mut frames = Frames::default();
     let mut indices = Vec::with_capacity(nodes.len());
     for node in nodes {
-        let name = if node.function.is_empty() { "(anonymous)".to_owned() } else { node.function.clone() };
+        let name = if node.function.is_empty() { "(anonymous)" } else { &node.function };
         // The place belongs to the name: most functions of JavaScript have none of their own.
         let file = node.url.rsplit('/').next().unwrap_or_default();
-        let name = if file.is_empty() { name } else { format!("{name} {file}:{}", node.line) };
-        let frame = Frame { name, file: node.url.clone(), line: node.line, offset: 0 };
+        let placed = if file.is_empty() { name.to_owned() } else { format!("{name} {file}:{}", node.line) };
+        let (name, file) = (frames.texts.keep(&placed), frames.texts.keep(&node.url));
+        let frame = Frame { name, file, line: node.line, offset: 0 };
         let too_many = ReadError::TooMany { most: FRAMES_MAX as u64, what: "frames" };
         indices.push(frames.index(frame, &mut profile.frames).ok_or(too_many)?);
     }
@@ -152,6 +153,7 @@ fn profile(nodes: &[Node], smallest: f64) -> Result<(Profile, Vec<Warning>), Rea
         }
         profile.entries.push(Entry { frames: stack, bytes: node.bytes, count: node.samples as f64 });
     }
+    frames.warn(&mut warnings);
     Ok((profile, warnings.into_vec()))
 }
 

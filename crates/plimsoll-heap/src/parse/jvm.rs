@@ -49,7 +49,7 @@ pub fn read(input: impl Read) -> Result<(Profile, Vec<Warning>), ReadError> {
             return Err(ReadError::TooMany { most: ENTRIES_MAX as u64, what: "classes" });
         }
         let at = profile.frames.len() as u32;
-        profile.frames.push(Frame { name: readable(&name), ..Frame::default() });
+        profile.frames.push(Frame { name: readable(&name).into(), ..Frame::default() });
         profile.entries.push(Entry { frames: vec![at], bytes: bytes as f64, count: count as f64 });
     }
     let Some((count, bytes)) = total else {

@@ -15,6 +15,8 @@ pub(super) struct Lines<R> {
     /// Bytes before the line that was read last, and behind it.
     pub(super) offset: u64,
     next: u64,
+    /// Whether the line that was read last had an end: what has none is torn, or the last of a text that ends without one.
+    pub(super) ended: bool,
 }
 
 /// One line, without its end.
@@ -25,14 +27,14 @@ pub(super) struct Line<'a> {
 
 impl<R: Read> Lines<R> {
     pub(super) fn new(input: R) -> Lines<R> {
-        Lines { input: BufReader::new(input), line: Vec::new(), offset: 0, next: 0 }
+        Lines { input: BufReader::new(input), line: Vec::new(), offset: 0, next: 0, ended: false }
     }
 
     /// The next line; `None` at the end.
     pub(super) fn read(&mut self) -> Result<Option<Line<'_>>, ReadError> {
         self.line.clear();
         self.offset = self.next;
-        let mut cut = false;
+        let (mut cut, mut ended) = (false, false);
         loop {
             let some = self.input.fill_buf()?;
             if some.is_empty() {
@@ -50,12 +52,14 @@ impl<R: Read> Lines<R> {
                 return Err(ReadError::TooMany { most: BYTES_MAX, what: "bytes" });
             }
             if end.is_some() {
+                ended = true;
                 break;
             }
         }
         if self.next == self.offset {
             return Ok(None);
         }
+        self.ended = ended;
         if self.line.last() == Some(&b'\r') {
             self.line.pop();
         }
@@ -76,6 +80,7 @@ mod tests {
         while let Some(line) = lines.read().unwrap() {
             let (length, cut) = (line.text.len(), line.cut);
             seen.push((lines.offset, length, cut));
+            assert_eq!(lines.ended, lines.next < text.len() as u64);
         }
         let after = 5 + long.len() as u64 + 1;
         assert_eq!(seen, [(0, 3, false), (5, LINE_MAX, true), (after, 0, false), (after + 1, 4, false)]);

@@ -4,7 +4,7 @@
 //! Live bytes are the sample type `inuse_space`, else the default one, else the last that counts bytes. A protobuf cannot be read
 //! as a stream (names come last), so at most [`BYTES`] (256 MiB, unpacked) are held.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::Read;
 
 use super::{ENTRIES_MAX, FRAMES_MAX, ReadError, STACK_MAX, Warning, Warnings};
@@ -277,16 +277,19 @@ fn profile(raw: &Raw<'_>, length: u64) -> Result<(Profile, Vec<Warning>), ReadEr
     profile.builds.sort();
     let mut frames = Frames::default();
     let mut known: HashMap<u64, Vec<u32>> = HashMap::new();
+    let mut told = HashSet::new();
     for (places, values) in &raw.samples {
         let value = |at: usize| values.get(at).map_or(0.0, |v| *v as i64 as f64);
         let mut stack = Vec::with_capacity(places.len());
         for place in places {
             if !known.contains_key(place) {
                 let mut indices = Vec::new();
-                if let Some(mapped) = mapped(*place, raw, &text) {
-                    profile.maps(mapped);
+                let mapping = raw.locations.get(place).filter(|location| location.lines.is_empty());
+                if let Some(m) = mapping.filter(|m| told.insert(m.mapping)).and_then(|m| raw.mappings.get(&m.mapping)) {
+                    let mapped = Mapped { file: text(m.file), inode: 0, is_deleted: false, build: text(m.build) };
+                    frames.maps(mapped, &mut profile);
                 }
-                for frame in name(*place, raw, &text) {
+                for frame in name(*place, raw, &text, &mut frames) {
                     let too_many = ReadError::TooMany { most: FRAMES_MAX as u64, what: "frames" };
                     indices.push(frames.index(frame, &mut profile.frames).ok_or(too_many)?);
                 }
@@ -300,6 +303,7 @@ fn profile(raw: &Raw<'_>, length: u64) -> Result<(Profile, Vec<Warning>), ReadEr
             profile.entries.push(Entry { frames: stack, bytes, count });
         }
     }
+    frames.warn(&mut warnings);
     if raw.samples.is_empty() {
         warnings.add(length, "no samples in the file");
     }
@@ -309,31 +313,26 @@ fn profile(raw: &Raw<'_>, length: u64) -> Result<(Profile, Vec<Warning>), ReadEr
     Ok((profile, warnings.into_vec()))
 }
 
-/// The file that a location without a name is in.
-fn mapped(place: u64, raw: &Raw<'_>, text: &dyn Fn(u64) -> String) -> Option<Mapped> {
-    let location = raw.locations.get(&place).filter(|location| location.lines.is_empty())?;
-    let m = raw.mappings.get(&location.mapping)?;
-    Some(Mapped { file: text(m.file), inode: 0, is_deleted: false, build: text(m.build) })
-}
-
 /// The frames of a location, the innermost first.
-fn name(place: u64, raw: &Raw<'_>, text: &dyn Fn(u64) -> String) -> Vec<Frame> {
+fn name(place: u64, raw: &Raw<'_>, text: &dyn Fn(u64) -> String, frames: &mut Frames) -> Vec<Frame> {
     let Some(location) = raw.locations.get(&place) else {
-        return vec![Frame { name: "?".to_owned(), ..Frame::default() }];
+        return vec![frames.named("?")];
     };
     if location.lines.is_empty() {
         return vec![match raw.mappings.get(&location.mapping) {
             Some(m) => {
-                Frame::address(&text(m.file), location.address.wrapping_sub(m.start).wrapping_add(m.file_offset))
+                let offset = location.address.wrapping_sub(m.start).wrapping_add(m.file_offset);
+                frames.address(&text(m.file), offset)
             }
-            None => Frame { name: format!("{:#x}", location.address), ..Frame::default() },
+            None => frames.named(&format!("{:#x}", location.address)),
         }];
     }
-    let line = |(function, line): &(u64, u64)| {
+    let mut line = |(function, line): &(u64, u64)| {
         let (name, file) = raw.functions.get(function).copied().unwrap_or_default();
-        Frame { name: text(name), file: text(file), line: u32::try_from(*line).unwrap_or(0), offset: 0 }
+        let (name, file) = (frames.texts.keep(&text(name)), frames.texts.keep(&text(file)));
+        Frame { name, file, line: u32::try_from(*line).unwrap_or(0), offset: 0 }
     };
-    location.lines.iter().map(line).collect()
+    location.lines.iter().map(&mut line).collect()
 }
 
 #[cfg(test)]
@@ -372,5 +371,46 @@ mod tests {
         assert_eq!((profile.bytes(), profile.sampling), (100.0, Sampling::Every { bytes: 64 }));
         assert_eq!(profile.rows()[0].key, "0x5");
         assert_eq!(warnings, []);
+    }
+
+    #[test]
+    fn locations_of_one_function_share_its_name() {
+        // A location for each line of one function whose name and file are long, each with a sample of its own.
+        fn put(out: &mut Vec<u8>, field: u8, bytes: &[u8]) {
+            out.push(field << 3 | 2);
+            varint(out, bytes.len() as u64);
+            out.extend_from_slice(bytes);
+        }
+        fn varint(out: &mut Vec<u8>, mut value: u64) {
+            while value >= 0x80 {
+                out.push(value as u8 | 0x80);
+                value >>= 7;
+            }
+            out.push(value as u8);
+        }
+        let mut bytes = Vec::new();
+        put(&mut bytes, 1, &[8, 1, 16, 2]);
+        for at in 1..=2_000 {
+            let (mut line, mut location, mut places, mut sample) = (vec![8, 1, 16], vec![8], Vec::new(), Vec::new());
+            varint(&mut line, at);
+            varint(&mut location, at);
+            put(&mut location, 4, &line);
+            put(&mut bytes, 4, &location);
+            varint(&mut places, at);
+            put(&mut sample, 1, &places);
+            put(&mut sample, 2, &[1]);
+            put(&mut bytes, 2, &sample);
+        }
+        put(&mut bytes, 5, &[8, 1, 16, 3, 32, 4]);
+        for text in ["", "inuse_space", "bytes", &"n".repeat(4_000), &"f".repeat(4_000)] {
+            put(&mut bytes, 6, text.as_bytes());
+        }
+        let (profile, _) = read(bytes.as_slice()).unwrap();
+        assert_eq!((profile.frames.len(), profile.bytes()), (2_000, 2_000.0));
+        let first = &profile.frames[0];
+        let shared = |one: &Frame| {
+            std::sync::Arc::ptr_eq(&one.name, &first.name) && std::sync::Arc::ptr_eq(&one.file, &first.file)
+        };
+        assert!(profile.frames.iter().all(shared) && first.name.len() == 4_000);
     }
 }

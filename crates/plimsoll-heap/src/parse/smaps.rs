@@ -14,6 +14,9 @@ use crate::profile::{Entry, Frame, Profile, Sampling};
 /// glibc reserves its arenas in this size, aligned to it.
 const ARENA_BYTES: u64 = 64 << 20;
 
+/// How the line begins that Plimsoll's own captures end with; behind it stands how many bytes are before it.
+pub const END: &str = "plimsoll-end ";
+
 /// One mapping while it is read.
 #[derive(Clone, Default)]
 struct Mapping {
@@ -24,10 +27,11 @@ struct Mapping {
     rss: u64,
 }
 
-/// Reads either file.
+/// Reads either file. Where it was cut behind a whole mapping is not seen in a file without [`END`]; where the program's `[stack]`, which
+/// the kernel writes near the end, is missing, that is a warning.
 ///
 /// # Errors
-/// No mapping in it, more than [`ENTRIES_MAX`] names, or the reader's own.
+/// No mapping in it, a last one that is not whole, bytes missing before [`END`], more than [`ENTRIES_MAX`] names, or the reader's own.
 pub fn read(input: impl Read) -> Result<(Profile, Vec<Warning>), ReadError> {
     let mut lines = Lines::new(input);
     let mut warnings = Warnings::default();
@@ -35,10 +39,25 @@ pub fn read(input: impl Read) -> Result<(Profile, Vec<Warning>), ReadError> {
     let mut totals = [("rss", 0), ("pss", 0), ("private", 0), ("swap", 0), ("anonymous", 0)];
     let mut last: Option<Mapping> = None;
     let mut seen_rss = true;
+    let (mut mappings, mut has_stack, mut has_end) = (0_u64, false, false);
+    // The last field of the first mapping: each has it.
+    let (mut first, mut whole) = (None::<String>, false);
     while let Some(line) = lines.read()? {
         let text = line.text.into_owned();
         let offset = lines.offset;
+        if has_end {
+            return Err(ReadError::damage(offset, "more behind the end"));
+        }
+        if let Some(bytes) = text.strip_prefix(END) {
+            if bytes.parse() != Ok(offset) || !lines.ended {
+                return Err(ReadError::damage(offset, "not as many bytes as its last line says"));
+            }
+            has_end = true;
+            continue;
+        }
         if let Some(next) = mapping(&text) {
+            has_stack |= next.name == "[stack]";
+            whole = false;
             if !seen_rss {
                 warnings.add(offset, "a mapping without its resident bytes counts as none");
             }
@@ -46,7 +65,14 @@ pub fn read(input: impl Read) -> Result<(Profile, Vec<Warning>), ReadError> {
                 keep(&mut rows, &last, Some(&next))?;
             }
             seen_rss = false;
+            mappings += 1;
             continue;
+        }
+        if let Some((name, _)) = text.split_once(':') {
+            if mappings == 1 {
+                first = Some(name.to_owned());
+            }
+            whole |= mappings > 1 && first.as_deref() == Some(name) || name == "Locked" && is_rollup(last.as_ref());
         }
         let Some((field, bytes)) = field(&text) else {
             // Flags and protection keys are no sizes.
@@ -76,8 +102,17 @@ pub fn read(input: impl Read) -> Result<(Profile, Vec<Warning>), ReadError> {
     if !seen_rss {
         return Err(ReadError::damage(lines.offset, "the last mapping ends before its resident bytes"));
     }
+    if !lines.ended {
+        return Err(ReadError::damage(lines.offset, "the file ends inside a line"));
+    }
+    let is_rollup = rows.is_empty() && is_rollup(Some(&last));
+    if !whole && (mappings > 1 || is_rollup) {
+        return Err(ReadError::damage(lines.offset, "the last mapping ends before its last field"));
+    }
+    if !has_stack && !has_end && !is_rollup {
+        warnings.add(lines.offset, "no [stack]: the end of the file may be missing");
+    }
     let mut profile = Profile::new(Kind::Mapping, Sampling::Counted);
-    let is_rollup = rows.is_empty() && last.name == "[rollup]";
     if !is_rollup {
         keep(&mut rows, &last, None)?;
     }
@@ -89,10 +124,15 @@ pub fn read(input: impl Read) -> Result<(Profile, Vec<Warning>), ReadError> {
             bytes: bytes as f64,
             count: count as f64,
         });
-        profile.frames.push(Frame { name, ..Frame::default() });
+        profile.frames.push(Frame { name: name.into(), ..Frame::default() });
     }
     profile.totals = totals.to_vec();
     Ok((profile, warnings.into_vec()))
+}
+
+/// The one mapping of a `smaps_rollup`, whose last field is `Locked`.
+fn is_rollup(one: Option<&Mapping>) -> bool {
+    one.is_some_and(|one| one.name == "[rollup]")
 }
 
 fn keep(rows: &mut HashMap<String, (u64, u64)>, one: &Mapping, next: Option<&Mapping>) -> Result<(), ReadError> {
@@ -160,12 +200,16 @@ mod tests {
         let row = |key: &str, kib: u64, n| (key.to_owned(), kib * 1024, n);
         assert_eq!(rows, [row("[glibc arena]", 12, 1), row("[heap]", 8, 1), row("[anon]", 0, 1)]);
         assert_eq!(profile.totals[..2], [("rss", 20 * 1024), ("pss", 4 * 1024)]);
-        assert_eq!(warnings, []);
+        assert_eq!(
+            warnings.iter().map(|w| w.what).collect::<Vec<_>>(),
+            ["no [stack]: the end of the file may be missing"]
+        );
     }
 
     #[test]
     fn a_rollup_has_totals_only() {
-        let text = "55d4c8a00000-7fffffffe000 ---p 00000000 00:00 0    [rollup]\nRss: 100 kB\nSwap: 5 kB\n";
+        let text =
+            "55d4c8a00000-7fffffffe000 ---p 00000000 00:00 0    [rollup]\nRss: 100 kB\nSwap: 5 kB\nLocked: 0 kB\n";
         let (profile, _) = read(text.as_bytes()).unwrap();
         assert_eq!(
             (profile.entries.len(), profile.totals[0], profile.totals[3]),
@@ -177,6 +221,26 @@ mod tests {
     fn torn_files_are_errors() {
         for text in ["", "Rss: 5 kB\n", "nonsense\n", &ARENA[..50]] {
             assert!(read(text.as_bytes()).is_err(), "{text:?}");
+        }
+        let rollup = "55d4c8a00000-7fffffffe000 ---p 00000000 00:00 0    [rollup]\nRss: 100 kB\n";
+        assert!(
+            read(rollup.as_bytes()).unwrap_err().to_string().ends_with("the last mapping ends before its last field")
+        );
+    }
+
+    #[test]
+    fn a_capture_knows_its_end() {
+        let whole = format!("{ARENA}{END}{}\n", ARENA.len());
+        let (profile, warnings) = read(whole.as_bytes()).unwrap();
+        assert_eq!((profile.totals[0].1, warnings), (12 * 1024, Vec::new()));
+        let begin = ARENA.find("\n7f0000021000").unwrap() + 1;
+        let lacks = whole.replace(&ARENA[begin..], "");
+        for (text, said) in [
+            (lacks.as_str(), "not as many bytes as its last line says"),
+            (&whole[..whole.len() - 1], "not as many bytes as its last line says"),
+            (&format!("{whole}{ARENA}"), "more behind the end"),
+        ] {
+            assert!(read(text.as_bytes()).unwrap_err().to_string().ends_with(said), "{text:?}");
         }
     }
 }

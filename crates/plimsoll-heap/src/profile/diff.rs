@@ -194,7 +194,7 @@ mod tests {
         let mut profile = Profile::new(Kind::Stack, sampling);
         for (name, bytes) in entries {
             let at = profile.frames.len() as u32;
-            profile.frames.push(Frame { name: (*name).to_owned(), ..Frame::default() });
+            profile.frames.push(Frame { name: (*name).into(), ..Frame::default() });
             profile.entries.push(Entry { frames: vec![at], bytes: *bytes, count: 1.0 });
         }
         profile

@@ -1,21 +1,29 @@
 //! A profile: what is live, by call stack, class or mapping. Values in bytes and objects; for sampled profiles the variance of each
 //! (bytes²), which is what makes a difference between two of them a finding or noise.
 //!
-//! At most [`crate::parse::ENTRIES_MAX`] entries and [`crate::parse::FRAMES_MAX`] frames.
+//! At most [`crate::parse::ENTRIES_MAX`] entries, [`crate::parse::FRAMES_MAX`] frames and [`TEXT_BYTES_MAX`] of their names.
 
 pub mod diff;
+mod frames;
 mod site;
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
-use crate::digest::{Digest, Kind, Row};
+use crate::digest::{Digest, Kind, MAX_KEY_BYTES, Row};
 
+pub use frames::TEXT_BYTES_MAX;
+pub(crate) use frames::{Frames, Texts, cut};
 pub use site::{SKIPPED, is_plumbing, is_plumbing_file};
 
 /// Rows of a digest, of each kind: the largest.
 pub const DIGEST_ROWS: usize = 200;
 /// Frames in the key of a stack, from the leaking function on.
 pub const KEY_FRAMES: usize = 4;
+/// Rows of a profile: the largest; all others are one row more.
+pub const ROWS_MAX: usize = 1 << 16;
+/// The row of all others.
+const ALL_OTHERS: &str = "(all others)";
 /// Mapped files that are kept of one profile.
 pub const MAPPED_MAX: usize = 1 << 10;
 
@@ -48,21 +56,13 @@ impl Sampling {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Frame {
     /// Its name; for an address without a symbol `mapping+0xoffset`.
-    pub name: String,
+    pub name: Arc<str>,
     /// Source file, where it is known; of an address without a symbol the file that is mapped there.
-    pub file: String,
+    pub file: Arc<str>,
     /// Line, 0 where it is not known.
     pub line: u32,
     /// Of an address without a symbol: where in the mapped file; else 0.
     pub offset: u64,
-}
-
-impl Frame {
-    /// An address that nothing names: `name+0xoffset` of the mapped file, the same wherever it is loaded.
-    pub(crate) fn address(file: &str, offset: u64) -> Frame {
-        let name = file.rsplit('/').next().filter(|name| !name.is_empty()).unwrap_or("?");
-        Frame { name: format!("{name}+{offset:#x}"), file: file.to_owned(), line: 0, offset }
-    }
 }
 
 /// A mapped file that frames without a symbol are in ([`Frame::offset`] is not 0), and how to tell that file from another of its name.
@@ -137,17 +137,13 @@ impl Profile {
     }
 
     /// The key of an entry: for a stack the function that is to blame — the first that is neither allocator nor standard library —
-    /// and up to three callers that are neither, `leak_small ← serve ← main`.
+    /// and up to three callers that are neither, `leak_small ← serve ← main`; of a longer one [`MAX_KEY_BYTES`] (1 KiB).
     #[must_use]
     pub fn key(&self, entry: &Entry) -> String {
         let frame = |at: &u32| self.frames.get(*at as usize);
         let frames: Vec<&Frame> = entry.frames.iter().filter_map(frame).collect();
-        let blamed = site::blamed(&frames);
-        let mut frames = frames.into_iter().skip(blamed);
-        let callers = |frame: &&Frame| !site::is_skipped(frame);
-        let names = frames.next().into_iter().chain(frames.filter(callers)).take(KEY_FRAMES);
-        let names: Vec<&str> = names.map(|f| site::short(&f.name)).collect();
-        if names.is_empty() { "(no stack)".to_owned() } else { names.join(" ← ") }
+        let told = site::told(&frames, site::is_skipped);
+        key_of(told.map(|frame| site::short(&frame.name)))
     }
 
     /// Where the blamed function is: `src/main.rs:12`; empty where it is not known.
@@ -160,21 +156,49 @@ impl Profile {
         }
     }
 
-    /// Notes that a frame without a symbol is in this file.
-    pub(crate) fn maps(&mut self, mapped: Mapped) {
-        if self.mapped.len() < MAPPED_MAX && self.mapped.iter().all(|known| known.file != mapped.file) {
-            self.mapped.push(mapped);
-        }
-    }
-
-    /// The rows, one a key, the most bytes first.
+    /// The rows, one a key, the most bytes first; of more than [`ROWS_MAX`] (65,536) the largest, and all others in one.
     #[must_use]
     pub fn rows(&self) -> Vec<Row> {
-        let mut rows: HashMap<String, (f64, f64)> = HashMap::new();
+        self.largest(ROWS_MAX)
+    }
+
+    /// The largest rows, and all others in one. Only what is told of is written out: of a million stacks each key may be a KB.
+    fn largest(&self, most: usize) -> Vec<Row> {
+        let mut numbers: HashMap<&str, u32> = HashMap::new();
+        // Of each frame, the number of its name, and whether it is skipped.
+        let known: Vec<(u32, bool)> = self
+            .frames
+            .iter()
+            .map(|frame| {
+                let next = numbers.len() as u32;
+                (*numbers.entry(site::short(&frame.name)).or_insert(next), site::is_skipped(frame))
+            })
+            .collect();
+        let mut sums: HashMap<[u32; KEY_FRAMES], (f64, f64)> = HashMap::new();
         for entry in &self.entries {
-            let (bytes, count) = rows.entry(self.key(entry)).or_default();
+            let frames: Vec<&(u32, bool)> = entry.frames.iter().filter_map(|at| known.get(*at as usize)).collect();
+            let mut key = [u32::MAX; KEY_FRAMES];
+            let told = site::told(&frames, |frame| frame.1);
+            key.iter_mut().zip(told).for_each(|(place, frame)| *place = frame.0);
+            let (bytes, count) = sums.entry(key).or_default();
             *bytes += entry.bytes;
             *count += entry.count;
+        }
+        let mut names = vec![""; numbers.len()];
+        numbers.into_iter().for_each(|(name, number)| names[number as usize] = name);
+        let name = |number: &u32| names.get(*number as usize).copied();
+        let mut sums: Vec<([u32; KEY_FRAMES], (f64, f64))> = sums.into_iter().collect();
+        let by_name = |key: &[u32; KEY_FRAMES]| key.map(|number| name(&number));
+        sums.sort_by(|(a, (a_bytes, _)), (b, (b_bytes, _))| {
+            whole(*b_bytes).cmp(&whole(*a_bytes)).then_with(|| by_name(a).cmp(&by_name(b)))
+        });
+        let rest = sums.split_off(most.min(sums.len()));
+        // Long keys that begin alike are one.
+        let mut rows: HashMap<String, (f64, f64)> = HashMap::new();
+        let told = sums.iter().map(|(key, sum)| (key_of(key.iter().map_while(name)), sum));
+        for (key, (bytes, count)) in told.chain(rest.iter().map(|(_, sum)| (ALL_OTHERS.to_owned(), sum))) {
+            let sum = rows.entry(key).or_default();
+            (sum.0, sum.1) = (sum.0 + bytes, sum.1 + count);
         }
         let row = |(key, (bytes, count)): (String, (f64, f64))| Row {
             kind: self.kind,
@@ -191,13 +215,7 @@ impl Profile {
     /// The largest [`DIGEST_ROWS`] rows, the rest in one, and the totals.
     #[must_use]
     pub fn digest(&self) -> Digest {
-        let mut rows = self.rows();
-        if let Some(rest) = rows.split_off_checked(DIGEST_ROWS) {
-            let sum = |of: fn(&Row) -> u64| rest.iter().map(of).fold(0_u64, u64::saturating_add);
-            let variance = rest.iter().map(|row| row.variance).sum();
-            let key = "(all others)".to_owned();
-            rows.push(Row { kind: self.kind, key, bytes: sum(|r| r.bytes), count: sum(|r| r.count), variance });
-        }
+        let mut rows = self.largest(DIGEST_ROWS);
         let total = |(key, bytes): &(&'static str, u64)| total(key, *bytes, 0.0);
         if self.totals.is_empty() {
             rows.push(total_of_entries(self));
@@ -221,35 +239,59 @@ pub(crate) fn whole(value: f64) -> u64 {
     value.max(0.0).round() as u64
 }
 
-trait SplitOff<T> {
-    /// What is beyond `at`; `None` where nothing is.
-    fn split_off_checked(&mut self, at: usize) -> Option<Vec<T>>;
-}
-
-impl<T> SplitOff<T> for Vec<T> {
-    fn split_off_checked(&mut self, at: usize) -> Option<Vec<T>> {
-        (self.len() > at).then(|| self.split_off(at))
+/// Names as one key.
+fn key_of<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    let mut key = String::new();
+    for name in names.take(KEY_FRAMES) {
+        if !key.is_empty() {
+            key.push_str(" ← ");
+        }
+        key.push_str(name);
+        if key.len() > MAX_KEY_BYTES {
+            key.truncate(cut(&key, MAX_KEY_BYTES).len());
+            key.push('…');
+            break;
+        }
     }
+    if key.is_empty() { "(no stack)".to_owned() } else { key }
 }
 
-/// Frames by what they are, so that each is kept once.
-#[derive(Debug, Default)]
-pub(crate) struct Frames {
-    known: HashMap<Frame, u32>,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl Frames {
-    /// The index of this frame, a new one where it is not known; `None` when there are too many.
-    pub(crate) fn index(&mut self, frame: Frame, all: &mut Vec<Frame>) -> Option<u32> {
-        if let Some(at) = self.known.get(&frame) {
-            return Some(*at);
+    /// Each entry a stack of these names, of so many bytes.
+    fn profile(entries: &[(&[&str], f64)]) -> Profile {
+        let mut profile = Profile::new(Kind::Stack, Sampling::Counted);
+        let mut frames = Frames::default();
+        for (names, bytes) in entries {
+            let mut stack = Vec::new();
+            for name in *names {
+                let frame = frames.named(name);
+                stack.push(frames.index(frame, &mut profile.frames).unwrap());
+            }
+            profile.entries.push(Entry { frames: stack, bytes: *bytes, count: 1.0 });
         }
-        if all.len() >= crate::parse::FRAMES_MAX {
-            return None;
-        }
-        let at = u32::try_from(all.len()).ok()?;
-        all.push(frame.clone());
-        self.known.insert(frame, at);
-        Some(at)
+        profile
+    }
+
+    #[test]
+    fn rows_are_the_largest_and_all_others_in_one() {
+        let told =
+            profile(&[(&["malloc", "a", "b"], 5.0), (&["a", "b"], 3.0), (&["c"], 2.0), (&["d"], 1.0), (&[], 1.0)]);
+        let rows = |most| told.largest(most).into_iter().map(|row| (row.key, row.bytes, row.count)).collect::<Vec<_>>();
+        let row = |key: &str, bytes, count| (key.to_owned(), bytes, count);
+        assert_eq!(rows(9), [row("a ← b", 8, 2), row("c", 2, 1), row("(no stack)", 1, 1), row("d", 1, 1)]);
+        assert_eq!(rows(1), [row("a ← b", 8, 2), row(ALL_OTHERS, 4, 3)]);
+        assert!(told.entries.iter().all(|entry| told.rows().iter().any(|row| row.key == told.key(entry))));
+    }
+
+    #[test]
+    fn a_key_is_bounded_however_long_its_names_are() {
+        let long = ["é".repeat(300), "x".repeat(5_000), "y".repeat(5_000)];
+        let told = profile(&[(&[&long[0], &long[1]], 2.0), (&[&long[0], &long[1], &long[2]], 1.0)]);
+        let rows = told.rows();
+        assert_eq!((rows.len(), rows[0].bytes), (1, 3), "what begins alike is one");
+        assert!(rows[0].key.len() <= MAX_KEY_BYTES + 3 && rows[0].key.ends_with("x…"), "{}", rows[0].key.len());
     }
 }

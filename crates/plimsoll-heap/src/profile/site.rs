@@ -76,6 +76,13 @@ fn is_std_impl(name: &str) -> bool {
     of_std && (own.starts_with(['[', '(', '*']) || !own.contains("::"))
 }
 
+/// The frames that a key is made of: the one to blame, then its callers but for those that are skipped.
+pub(super) fn told<'a, F>(frames: &'a [&'a F], is_skipped: impl Fn(&F) -> bool) -> impl Iterator<Item = &'a F> {
+    let blamed = frames.iter().position(|frame| !is_skipped(frame)).unwrap_or(0);
+    let rest = frames.iter().copied().enumerate().skip(blamed);
+    rest.filter(move |(at, frame)| *at == blamed || !is_skipped(frame)).map(|(_, frame)| frame)
+}
+
 /// The index of the frame to blame; 0 where all are plumbing.
 pub(super) fn blamed(frames: &[&Frame]) -> usize {
     frames.iter().position(|frame| !is_skipped(frame)).unwrap_or(0)

@@ -48,6 +48,31 @@ fn described(profile: &Profile, warnings: &[Warning]) -> String {
     text
 }
 
+/// Cut anywhere, a file is an error, or it lost nothing of what it tells.
+#[test]
+fn a_torn_profile_is_never_a_smaller_one() {
+    for name in ["jemalloc-1.heap", "rust-1.heap", "jemalloc-1.symbolized", "jvm.smaps_rollup"] {
+        let (_, reader) = FILES.iter().find(|(file, _)| *file == name).unwrap();
+        let bytes = std::fs::read(path(name)).unwrap();
+        let whole = read(name).0;
+        for length in 0..bytes.len() {
+            if let Ok((found, _)) = reader(&bytes[..length]) {
+                let figures = |profile: &Profile| (profile.bytes(), profile.count(), profile.totals.clone());
+                assert_eq!(figures(&found), figures(&whole), "{name} cut at {length}");
+            }
+        }
+    }
+    // A file of another tool may end behind any of its mappings; then it is said.
+    let bytes = std::fs::read(path("jvm.smaps")).unwrap();
+    let whole = read("jvm.smaps").0.bytes();
+    for length in (0..bytes.len()).step_by(7).chain([24_106]) {
+        match smaps::read(&bytes[..length]) {
+            Ok((found, warnings)) => assert!(found.bytes() == whole || !warnings.is_empty(), "cut at {length}"),
+            Err(why) => assert!(why.to_string().starts_with("at byte "), "{why}"),
+        }
+    }
+}
+
 #[test]
 fn what_is_read_of_real_files_is_as_it_was() {
     for (name, _) in FILES {

@@ -148,6 +148,33 @@ fn a_snapshot_does_not_differ_from_itself() {
 }
 
 #[test]
+fn ids_that_are_too_large_to_be_compared_are_said() {
+    // A root that holds objects of one class: a number of them whose ids are small, and two of the largest.
+    let snapshot = |count: u64, huge: u64| {
+        let ids = (0..count).map(|at| 3 + 2 * at).chain((0..huge).map(|at| (1 << 36) + at)).collect::<Vec<u64>>();
+        let nodes: String = ids.iter().map(|id| format!("\n,1,1,{id},16,0")).collect();
+        let edges: Vec<String> = (1..=ids.len()).map(|at| format!("0,{at},{}", at * 5)).collect();
+        let edges = edges.join("\n,");
+        let (nodes_count, edge_count) = (ids.len() + 1, ids.len());
+        format!(
+            r#"{{"snapshot":{{"meta":{{"node_fields":["type","name","id","self_size","edge_count"],
+"node_types":[["synthetic","object"],"string","number","number","number"],"edge_fields":["type","name_or_index","to_node"],
+"edge_types":[["element"],"string_or_number","node"]}},"node_count":{nodes_count},"edge_count":{edge_count}}},
+"nodes":[0,0,1,0,{edge_count}{nodes}],"edges":[{edges}],"strings":["","Session"]}}"#
+        )
+    };
+    let found = diff::v8(snapshot(20, 2).as_bytes(), snapshot(25, 2).as_bytes()).expect("two snapshots");
+    assert_eq!(found.same_life, Some(true));
+    for side in [&found.before, &found.after] {
+        assert_eq!(side.warnings, [v8::Warning::LargeIds(2)]);
+    }
+    let session = found.classes.iter().find(|row| row.class.name == "Session").expect("a row");
+    assert_eq!((session.before.count, session.after.count, session.moves.unwrap().new.count), (22, 27, 5));
+    let small = diff::v8(snapshot(20, 0).as_bytes(), snapshot(25, 0).as_bytes()).expect("two snapshots");
+    assert!(small.before.warnings.is_empty() && small.after.warnings.is_empty(), "{:?}", small.after.warnings);
+}
+
+#[test]
 fn a_digest_of_a_few_kilobytes_tells_lives_and_owners() {
     let digests: Vec<Digest> =
         ["leak-before", "leak-after", "restarted-after"].map(|name| summary(name).digest(7)).into_iter().collect();

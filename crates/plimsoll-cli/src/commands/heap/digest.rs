@@ -4,11 +4,13 @@
 //! Both appear by rename once they are complete and on the disk. Memory: what reading the format takes (a V8 snapshot: below its size).
 
 use std::fs::File;
-use std::io::{self, BufReader, BufWriter, Write as _};
+use std::io::{self, BufReader, BufWriter, Read as _, Seek as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use plimsoll_heap::digest::{Digest, Kind, Row};
+use plimsoll_heap::format::Format;
+use plimsoll_heap::parse::smaps;
 
 use super::input::Input;
 use crate::exit::Failure;
@@ -21,6 +23,9 @@ pub(crate) const UNREADABLE: &str = "cannot be read: ";
 const NICE: i32 = 10;
 /// zstd's level: 10 to 12 % of a V8 snapshot at some 300 MB/s.
 const LEVEL: i32 = 1;
+
+/// Bytes in which a capture's last line is looked for.
+const TAIL_BYTES: u64 = 64;
 
 /// Arguments of `plimsoll heap digest`.
 #[derive(Debug, clap::Args)]
@@ -69,8 +74,15 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
     let path = args.file.display();
     // From here on it is the file's fault.
     File::open(&args.file).map_err(|error| Failure::new(format!("cannot open {path}: {error}")))?;
-    let read = Input::open(&args.file).and_then(|input| super::open::digest(input, &args.symbols));
+    let mut format = None;
+    let read = Input::open(&args.file).and_then(|input| {
+        format = input.format;
+        super::open::digest(input, &args.symbols)
+    });
     let mut digest = read.map_err(|why| Failure::new(format!("{UNREADABLE}{why}")))?;
+    if format == Some(Format::Smaps) {
+        ends(&args.file).map_err(|why| Failure::new(format!("{UNREADABLE}{path}: {why}")))?;
+    }
     if let Some(at_ms) = args.at_ms {
         digest.unix_ns = at_ms.saturating_mul(1_000_000);
     }
@@ -86,6 +98,21 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
         compress(args)?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Mappings that were captured end with a line that says so; where it is missing the file was cut, which a reader need not see.
+fn ends(file: &Path) -> Result<(), String> {
+    let mut tail = Vec::new();
+    let mut read = || -> io::Result<()> {
+        let mut file = File::open(file)?;
+        let from = file.metadata()?.len().saturating_sub(TAIL_BYTES);
+        file.seek(io::SeekFrom::Start(from))?;
+        file.take(TAIL_BYTES).read_to_end(&mut tail).map(|_| ())
+    };
+    read().map_err(|error| error.to_string())?;
+    let tail = String::from_utf8_lossy(&tail);
+    let last = tail.trim_end().rsplit('\n').next().unwrap_or_default();
+    if last.starts_with(smaps::END) { Ok(()) } else { Err("the capture was cut: its last line is missing".to_owned()) }
 }
 
 /// Where `path` lies until it is complete.
@@ -146,8 +173,14 @@ mod tests {
         let mut room = vec![0; 256 << 10];
         let own = crate::supervise::files::read_small("/proc/self/smaps", &mut room).unwrap();
         // Whole mappings: a last one that was cut is no mapping.
-        let own = &own[..own.rfind("\nVmFlags").unwrap()];
-        let args = args(dir.path(), own);
+        let lines: Vec<&str> = own.split_inclusive('\n').collect();
+        let until = lines.iter().rposition(|line| line.starts_with("VmFlags") && line.ends_with('\n')).unwrap();
+        let own = lines[..=until].concat();
+        let own = format!("{own}{}{}\n", smaps::END, own.len());
+        // Without that last line it may have been cut.
+        let cut = run(&args(dir.path(), lines[..=until].concat().as_str())).unwrap_err().to_string();
+        assert!(cut.starts_with(UNREADABLE) && cut.ends_with("its last line is missing"), "{cut}");
+        let args = args(dir.path(), &own);
         run(&args).unwrap();
         let digest = Digest::read(File::open(&args.out).unwrap()).unwrap();
         assert_eq!((digest.unix_ns, digest.life), (1_700_000_000_000_000_000, 7));

@@ -101,6 +101,11 @@ pub enum Warning {
     /// More plain objects with a set of properties of their own than are told apart.
     #[error("{0} plain objects are shown as Object: too many kinds of them")]
     Interfaces(u64),
+    /// Objects with ids from 2^36 on, in a comparison of two snapshots of one life.
+    #[error(
+        "{0} objects have ids from 2^36 on and are not compared one by one: in the sums, but neither new, gone nor grown"
+    )]
+    LargeIds(u64),
 }
 
 /// Reads a snapshot and computes what every question needs: sizes, dominators, retained sizes.
