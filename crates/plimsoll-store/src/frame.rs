@@ -60,6 +60,8 @@ pub(crate) enum BadFrame {
     Elsewhere,
     /// Header and payload do not give the checksum.
     Checksum,
+    /// The disk cannot read them (`EIO`).
+    Unreadable,
 }
 
 impl std::fmt::Display for BadFrame {
@@ -69,6 +71,7 @@ impl std::fmt::Display for BadFrame {
             BadFrame::NotAFrame => "no frame begins here",
             BadFrame::Elsewhere => "the frame belongs to another position",
             BadFrame::Checksum => "the frame's checksum does not match",
+            BadFrame::Unreadable => "the disk cannot read it",
         })
     }
 }

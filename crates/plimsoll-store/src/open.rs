@@ -1,5 +1,5 @@
 //! Opening and closing a store. Open, in this order: lock the directory (a second opener is refused) · open the database, or set a
-//! damaged one aside · check the spool, cut a torn end once · adopt the ring of a dead supervisor and finish its read, or record that
+//! damaged one aside · check the spool, cut torn ends once, set damaged segments aside · adopt the ring of a dead supervisor and finish its read, or record that
 //! the ring is lost · start the two threads. Nothing that was taken before is lost by it; what cannot be found again becomes a gap.
 //!
 //! A database that cannot be written *now* (locked, disk full, read-only) does not stop the opening: how far sealing has come is read as
@@ -50,10 +50,12 @@ pub struct Recovery {
     pub spool_bytes: u64,
     /// An earlier supervisor's ring is gone (the machine restarted, or it was removed). A gap of unknown count says so.
     pub ring_lost: bool,
-    /// Bytes cut from the torn end of the newest spool segment; the ring usually still has them.
+    /// Bytes cut from torn ends of spool segments; of the newest one the ring usually still has them.
     pub torn_bytes: u64,
-    /// Spool segments that are missing between others; each is a gap of unknown count.
+    /// Places between spool segments where something is missing; each is a gap of unknown count.
     pub spool_holes: u64,
+    /// Damaged spool segments that were set aside as `*.seg.damaged`; what was whole before the damage is kept.
+    pub spool_set_aside: u64,
     /// A damaged database was renamed to this, and a new one begun.
     pub database_set_aside: Option<PathBuf>,
     /// The database of sealed lines is gone or was set aside. A gap of unknown count says so.
@@ -76,10 +78,13 @@ impl Recovery {
             notes.push("the log ring of an earlier supervisor is gone; what was only there is lost".into());
         }
         if self.torn_bytes > 0 {
-            notes.push(format!("cut {} bytes from the torn end of the log spool", self.torn_bytes));
+            notes.push(format!("cut {} bytes from torn ends of the log spool", self.torn_bytes));
         }
         if self.spool_holes > 0 {
-            notes.push(format!("{} segments of the log spool are missing", self.spool_holes));
+            notes.push(format!("something is missing in {} places of the log spool", self.spool_holes));
+        }
+        if self.spool_set_aside > 0 {
+            notes.push(format!("{} damaged segments of the log spool were set aside", self.spool_set_aside));
         }
         if let Some(path) = &self.database_set_aside {
             notes.push(format!("the log database is damaged and was set aside as {}", path.display()));
@@ -130,7 +135,7 @@ impl Heartbeat {
 ///
 /// # Errors
 /// [`StoreError::Settings`] for values out of range; [`StoreError::InUse`] if another process (or this one) has it open;
-/// [`StoreError::Damaged`] if a spool segment or the ring is damaged in a way that no crash explains; [`StoreError::Version`] if another
+/// [`StoreError::Damaged`] if the ring is damaged in a way that no crash explains, or a spool segment is not ours; [`StoreError::Version`] if another
 /// version wrote the database; [`StoreError::Io`] if directory, lock or ring cannot be made.
 pub fn open(settings: Settings) -> Result<(Intake, Store, Recovery), StoreError> {
     settings.validate()?;
@@ -150,6 +155,7 @@ pub fn open(settings: Settings) -> Result<(Intake, Store, Recovery), StoreError>
     let checked = segment::check(Content::Log, &spool_dir, 0, &mut |_| ())?;
     recovery.torn_bytes = checked.torn_bytes;
     recovery.spool_holes = checked.holes;
+    recovery.spool_set_aside = checked.set_aside;
     let (ring, mut writer) = open_ring(&settings, &checked, sealed, known.is_some(), &mut recovery)?;
     let spool = Segments::new(spool_dir, Content::Log, Box::new(RealDisk), settings.spool_bytes, &checked.segments);
     recovery.spool_bytes = spool.used();
@@ -342,7 +348,7 @@ fn open_ring(
 ) -> Result<(Arc<Ring>, Writer), StoreError> {
     let spool_end = checked.segments.last().map(|(_, end)| *end);
     let sealed_to = sealed.iter().map(|r| r.frame).max().unwrap_or(0);
-    let reached = spool_end.unwrap_or(0).max(sealed_to);
+    let reached = spool_end.unwrap_or(0).max(sealed_to).max(checked.reached);
     let recorded = read_ring_path(&settings.dir).map_err(StoreError::io("read", settings.dir.join(RING_PATH_FILE)))?;
     let mut places: Vec<&Path> = recorded.as_deref().into_iter().collect();
     if recorded.as_deref() != Some(&settings.ring_path) {

@@ -5,13 +5,16 @@
 //! where the one before it ends. Content 1, records: data frames of stream 1; a record longer than a frame goes on in the next one
 //! (flag 1), in the same segment.
 //!
-//! At open every frame is checked (about 1 GB/s). Only the end of the newest segment may be torn, and nothing that was synced: it is cut
-//! there, once. Of records, one that is not whole goes with it. A segment of the log that is missing between two others becomes a gap of
-//! unknown count. Anything else is damage, reported with path and offset and left as it is.
+//! At open every frame is checked (about 1 GB/s). The end of the newest segment may be torn, and nothing that was synced: it is cut there,
+//! once. Of records, one that is not whole goes with it; anything else is damage, reported with path and offset and left as it is.
+//!
+//! The log is never refused for its spool: a power cut may tear older segments as well (they are synced every second, not when the next one
+//! begins), and those are cut, too. A damaged one is set aside (`*.seg.damaged`, of which [`ASIDE_KEPT`] stay while the budget has room), and
+//! what of it is whole before the damage stays. What is missing between two segments becomes a gap of unknown count.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::StoreError;
@@ -22,6 +25,9 @@ use crate::frame::{BadFrame, FLAG_GOES_ON, Frame, HEADER_BYTES, Kind};
 pub(crate) const SEGMENT_HEADER: u64 = 32;
 /// A segment that has this many bytes of frames is followed by a new one.
 pub(crate) const SEGMENT_BYTES: u64 = 16 << 20;
+/// So many damaged segments of a log are kept for people to look at, each as long as a segment.
+pub(crate) const ASIDE_KEPT: usize = 2;
+const ASIDE: &str = "seg.damaged";
 const MAGIC: [u8; 8] = *b"PLIMSPOL";
 const READ_BYTES: usize = 256 * 1024;
 
@@ -196,12 +202,18 @@ impl FrameReader {
         let behind = self.position + have as u64;
         let want = usize::try_from(limit - behind.min(limit)).unwrap_or(usize::MAX).min(READ_BYTES);
         self.buffer.resize(have + want, 0);
-        let got = read_some(file, &mut self.buffer[have..], SEGMENT_HEADER + (behind - start))?;
+        let segment = *start;
+        let got = match read_some(file, &mut self.buffer[have..], SEGMENT_HEADER + (behind - segment)) {
+            Err(e) if is_unreadable(&e) => {
+                let offset = SEGMENT_HEADER + (self.position - segment);
+                return Ok(Some(Stop::Bad { segment, offset, why: BadFrame::Unreadable }));
+            }
+            other => other?,
+        };
         self.buffer.truncate(have + got);
         if got > 0 {
             return Ok(None);
         }
-        let segment = *start;
         if have > 0 {
             let offset = SEGMENT_HEADER + (self.position - segment);
             return Ok(Some(Stop::Bad { segment, offset, why: BadFrame::Short }));
@@ -235,11 +247,30 @@ fn open(content: Content, dir: &Path, start: u64) -> io::Result<Option<File>> {
         Err(e) => return Err(e),
     };
     let mut head = [0u8; SEGMENT_HEADER as usize];
-    let got = read_some(&file, &mut head, 0)?;
+    let got = match read_some(&file, &mut head, 0) {
+        Err(e) if is_unreadable(&e) => 0,
+        other => other?,
+    };
     Ok((got == head.len() && head == header(content, start)).then_some(file))
 }
 
+/// Whether the disk has lost the bytes: trying again does not help.
+fn is_unreadable(error: &io::Error) -> bool {
+    rustix::io::Errno::from_io_error(error) == Some(rustix::io::Errno::IO)
+}
+
+/// Inodes of which a test says that the disk cannot read them from an offset on.
+#[cfg(test)]
+pub(crate) static UNREADABLE: parking_lot::Mutex<std::collections::BTreeMap<u64, u64>> =
+    parking_lot::Mutex::new(std::collections::BTreeMap::new());
+
 fn read_some(file: &File, into: &mut [u8], offset: u64) -> io::Result<usize> {
+    #[cfg(test)]
+    if let Some(bad) = UNREADABLE.lock().get(&std::os::unix::fs::MetadataExt::ino(&file.metadata()?))
+        && offset + into.len() as u64 > *bad
+    {
+        return Err(rustix::io::Errno::IO.into());
+    }
     let mut done = 0;
     while done < into.len() {
         match file.read_at(&mut into[done..], offset + done as u64) {
@@ -257,14 +288,18 @@ fn read_some(file: &File, into: &mut [u8], offset: u64) -> io::Result<usize> {
 pub(crate) struct Checked {
     /// Start and end position of each segment, ascending.
     pub(crate) segments: Vec<(u64, u64)>,
-    /// Bytes cut from the newest segment's torn end.
+    /// Bytes cut from torn ends.
     pub(crate) torn_bytes: u64,
-    /// Places between two segments where one is missing.
+    /// Places between two segments where frames are missing.
     pub(crate) holes: u64,
+    /// Damaged segments of a log that were set aside.
+    pub(crate) set_aside: u64,
+    /// Positions before this were used, also if nothing has them any more.
+    pub(crate) reached: u64,
 }
 
-/// Checks every frame of the spool; cuts the torn end of the newest segment, but nothing before `synced`. `each` sees every frame that is
-/// there to stay.
+/// Checks every frame of the spool; cuts torn ends, but nothing before `synced`, and sets damaged segments of a log aside. `each` sees every
+/// frame that is there to stay.
 pub(crate) fn check(
     content: Content,
     dir: &Path,
@@ -275,38 +310,92 @@ pub(crate) fn check(
     let mut checked = Checked::default();
     for (i, start) in starts.iter().copied().enumerate() {
         let path = path(dir, start);
-        let newest = i + 1 == starts.len();
-        if let Some((_, end)) = checked.segments.last() {
-            if start < *end {
-                let what = format!("the segment before it goes up to position {end:#x}: they overlap");
-                return Err(StoreError::Damaged { path, offset: 0, what });
-            }
-            checked.holes += u64::from(start > *end);
+        let may_be_torn = i + 1 == starts.len() || content == Content::Log;
+        if let Some((_, end)) = checked.segments.last().filter(|(_, end)| start < *end) {
+            let what = format!("the segment before it goes up to position {end:#x}: they overlap");
+            return Err(StoreError::Damaged { path, offset: 0, what });
         }
         let len = std::fs::metadata(&path).map_err(StoreError::io("stat", &path))?.len();
-        if newest && len < SEGMENT_HEADER && start >= synced {
+        if may_be_torn && len < SEGMENT_HEADER && start >= synced {
             std::fs::remove_file(&path).map_err(StoreError::io("remove", &path))?;
             checked.torn_bytes += len;
             continue;
         }
-        check_header(content, &path, start)?;
+        let used_to = (start + len.saturating_sub(SEGMENT_HEADER)).next_multiple_of(8);
+        match check_header(content, &path, start) {
+            Err(e) if content == Content::Log && !is_of_others(&path) => {
+                set_aside(&path).map_err(|_| e)?;
+                checked.set_aside += 1;
+                checked.reached = used_to;
+                continue;
+            }
+            other => other?,
+        }
         let whole = Whole::of(content, dir, start, len, each).map_err(StoreError::io("read", &path))?;
         if let Some(why) = whole.bad {
             let offset = SEGMENT_HEADER + (whole.frames - start);
-            let torn = newest
+            let torn = may_be_torn
                 && whole.end >= synced
+                && why != BadFrame::Unreadable
                 && !frame_behind(&path, start, whole.frames).map_err(StoreError::io("read", &path))?;
-            if !torn {
+            let keep = SEGMENT_HEADER + (whole.end - start);
+            if torn {
+                let file = OpenOptions::new().write(true).open(&path).map_err(StoreError::io("open", &path))?;
+                file.set_len(keep).map_err(StoreError::io("cut", &path))?;
+                checked.torn_bytes += len - keep;
+            } else if content == Content::Log {
+                let kept = set_aside_but(&path, keep).map_err(StoreError::io("set aside", &path))?;
+                checked.set_aside += 1;
+                checked.reached = used_to;
+                if !kept {
+                    continue;
+                }
+            } else {
                 return Err(StoreError::Damaged { path, offset, what: why.to_string() });
             }
-            let file = OpenOptions::new().write(true).open(&path).map_err(StoreError::io("open", &path))?;
-            let keep = SEGMENT_HEADER + (whole.end - start);
-            file.set_len(keep).map_err(StoreError::io("cut", &path))?;
-            checked.torn_bytes += len - keep;
+            if content == Content::Log && whole.end == start {
+                std::fs::remove_file(&path).map_err(StoreError::io("remove", &path))?;
+                continue;
+            }
         }
+        checked.holes += u64::from(checked.segments.last().is_some_and(|(_, end)| start > *end));
         checked.segments.push((start, whole.end));
     }
     Ok(checked)
+}
+
+/// Renames a damaged segment, so that nobody reads it.
+pub(crate) fn set_aside(path: &Path) -> io::Result<()> {
+    std::fs::rename(path, path.with_extension(ASIDE))
+}
+
+/// The same, and puts its first `keep` bytes in its place; false if there is no room for them.
+fn set_aside_but(path: &Path, keep: u64) -> io::Result<bool> {
+    set_aside(path)?;
+    let copy = || {
+        let whole = File::open(path.with_extension(ASIDE))?;
+        let mut part = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+        io::copy(&mut whole.take(keep), &mut part)?;
+        part.sync_data()
+    };
+    if copy().is_ok() {
+        return Ok(true);
+    }
+    std::fs::remove_file(path)?;
+    Ok(false)
+}
+
+/// The segments that were set aside, the oldest first, with their lengths.
+pub(crate) fn aside(dir: &Path) -> io::Result<Vec<(PathBuf, u64)>> {
+    let mut all = Vec::new();
+    for entry in std::fs::read_dir(dir)? {
+        let entry = entry?;
+        if entry.file_name().to_str().is_some_and(|name| name.ends_with(ASIDE)) {
+            all.push((entry.path(), entry.metadata()?.len()));
+        }
+    }
+    all.sort_unstable();
+    Ok(all)
 }
 
 /// What of a segment is whole.
@@ -373,6 +462,13 @@ fn check_header(content: Content, path: &Path, start: u64) -> Result<(), StoreEr
         "the segment's header does not match its name or checksum".to_string()
     };
     Err(StoreError::Damaged { path: path.to_path_buf(), offset: 0, what })
+}
+
+/// Whether a whole header stands there that is not ours: another version's, another content's. Not for us to move.
+fn is_of_others(path: &Path) -> bool {
+    let mut head = [0u8; SEGMENT_HEADER as usize];
+    let read = File::open(path).and_then(|mut file| file.read_exact(&mut head));
+    read.is_ok() && head[..8] == MAGIC && head[24..28] == crc32fast::hash(&head[..24]).to_le_bytes()
 }
 
 /// Whether a whole frame stands anywhere behind the bad one: then the damage is not a torn end.

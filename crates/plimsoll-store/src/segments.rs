@@ -40,6 +40,8 @@ pub(crate) struct Segments {
     ahead: AtomicU64,
     /// Bytes that may still be written before the free disk is looked at again.
     unchecked: AtomicU64,
+    /// Bytes of damaged segments that were set aside; they go when the budget needs the room.
+    aside: AtomicU64,
     /// What the budget may be exceeded by, so that a break can be spooled which lets segments go.
     overdraft: AtomicU64,
     files: Mutex<Files>,
@@ -69,7 +71,7 @@ impl Segments {
     ) -> Segments {
         let used = segments.iter().map(|(start, end)| end - start + SEGMENT_HEADER).sum();
         let files = Files { segments: segments.iter().copied().collect(), ..Files::default() };
-        Segments {
+        let segments = Segments {
             dir,
             content,
             disk,
@@ -78,9 +80,27 @@ impl Segments {
             used: AtomicU64::new(used),
             ahead: AtomicU64::new(0),
             unchecked: AtomicU64::new(0),
+            aside: AtomicU64::new(0),
             overdraft: AtomicU64::new(0),
             files: Mutex::new(files),
+        };
+        if content == Content::Log {
+            segments.keep_aside(segment::ASIDE_KEPT);
         }
+        segments
+    }
+
+    /// Keeps the newest `most` of the damaged segments that were set aside. What cannot be removed now is tried again by the next call.
+    fn keep_aside(&self, most: usize) {
+        let all = segment::aside(&self.dir).unwrap_or_default();
+        let gone = all.len().saturating_sub(most);
+        let mut left = 0;
+        for (i, (path, bytes)) in all.iter().enumerate() {
+            if i >= gone || self.disk.remove(path).is_err() {
+                left += bytes;
+            }
+        }
+        self.aside.store(left, Ordering::Relaxed);
     }
 
     pub(crate) fn segment_bytes(&self) -> u64 {
@@ -116,7 +136,12 @@ impl Segments {
 
     /// Why `bytes` more must wait; `None` if they need not.
     pub(crate) fn full(&self, bytes: u64) -> Option<&'static str> {
-        if self.used() + bytes + SEGMENT_HEADER > self.budget.saturating_add(self.overdraft.load(Ordering::Relaxed)) {
+        let budget = self.budget.saturating_add(self.overdraft.load(Ordering::Relaxed));
+        let over = |aside: &AtomicU64| self.used() + aside.load(Ordering::Relaxed) + bytes + SEGMENT_HEADER > budget;
+        if over(&self.aside) && self.aside.load(Ordering::Relaxed) > 0 {
+            self.keep_aside(0);
+        }
+        if over(&self.aside) {
             return Some("the log spool is at its budget and waits for the database");
         }
         let left = self.unchecked.load(Ordering::Relaxed);
@@ -224,6 +249,8 @@ impl Segments {
         if self.content == Content::Records {
             // Room that was reserved and not used, or what a failed write left, is given back with the file's exact length.
             self.cut_back(files)?;
+            // After a power cut only the newest may be torn.
+            self.sync_newest(files)?;
         }
         let path = segment::path(&self.dir, position);
         let room = (self.content == Content::Records).then_some(self.segment_bytes);
@@ -235,6 +262,20 @@ impl Segments {
         files.segments.push_back((position, position));
         self.used.fetch_add(SEGMENT_HEADER, Ordering::Relaxed);
         self.ahead.store(room.unwrap_or(0), Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn sync_newest(&self, files: &mut Files) -> io::Result<()> {
+        let Some((start, end)) = files.segments.back().copied() else { return Ok(()) };
+        let Some(file) = files.current.as_ref().filter(|_| files.unsynced.contains(&start)) else { return Ok(()) };
+        let again = if files.distrusted { self.write_again(file, end - start) } else { Ok(()) };
+        match again.and_then(|()| self.disk.sync(file)) {
+            Ok(()) => files.unsynced.remove(&start),
+            Err(e) => {
+                files.distrusted = true;
+                return Err(e);
+            }
+        };
         Ok(())
     }
 
@@ -269,8 +310,8 @@ impl Segments {
     pub(crate) fn set_aside(&self, start: u64) -> io::Result<Option<u64>> {
         let mut files = self.files.lock();
         let Some(i) = files.segments.iter().position(|(s, _)| *s == start) else { return Ok(None) };
-        let from = segment::path(&self.dir, start);
-        std::fs::rename(&from, from.with_extension("seg.damaged"))?;
+        segment::set_aside(&segment::path(&self.dir, start))?;
+        self.keep_aside(segment::ASIDE_KEPT);
         if i + 1 == files.segments.len() {
             files.current = None;
         }
@@ -301,7 +342,10 @@ impl Segments {
             let path = segment::path(&self.dir, start);
             let file = File::options().read(true).write(true).open(path)?;
             if distrusted {
-                self.write_again(&file, start)?;
+                let files = self.files.lock();
+                let length = files.segments.iter().find(|(s, _)| *s == start).map_or(0, |(start, end)| end - start);
+                drop(files);
+                self.write_again(&file, length)?;
             }
             self.disk.sync(&file)
         };
@@ -324,10 +368,9 @@ impl Segments {
 
     /// After a failed `fdatasync` Linux takes the pages that it could not write for clean: a second one would say that all is well. The
     /// page cache still has them; written again they are dirty again.
-    fn write_again(&self, file: &File, start: u64) -> io::Result<()> {
-        let end = self.files.lock().segments.iter().find(|(s, _)| *s == start).map_or(0, |(start, end)| end - start);
+    fn write_again(&self, file: &File, length: u64) -> io::Result<()> {
         let mut block = vec![0; AGAIN_BYTES];
-        let (mut at, end) = (0, SEGMENT_HEADER + end);
+        let (mut at, end) = (0, SEGMENT_HEADER + length);
         while at < end {
             let want = usize::try_from(end - at).unwrap_or(AGAIN_BYTES).min(AGAIN_BYTES);
             std::os::unix::fs::FileExt::read_exact_at(file, &mut block[..want], at)?;

@@ -88,7 +88,7 @@ pub enum AtBudget {
 /// When what was written is made to survive a power cut, and so what one can lose. The death of the process alone loses nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SyncPolicy {
-    /// Never but by [`Writer::sync`]: a power cut can lose everything that the kernel has not written by itself (30 s and more).
+    /// Never but by [`Writer::sync`], and of a full segment before the next one begins: a power cut can lose everything that the kernel has not written by itself (30 s and more).
     Never,
     /// By the first `append` or [`Writer::tick`] so long after the last sync: a power cut can lose what was appended in that time, if
     /// one of the two is called that often.

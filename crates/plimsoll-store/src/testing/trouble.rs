@@ -45,7 +45,8 @@ fn numbers(entries: &[(u64, Entry)]) -> Vec<u64> {
         Entry::Gap { .. } => None,
     };
     let numbers: Vec<u64> = entries.iter().filter_map(number).collect();
-    assert!(numbers.is_sorted_by(|a, b| a < b), "{numbers:?}");
+    let wrong = numbers.windows(2).find(|pair| pair[0] >= pair[1]);
+    assert_eq!(wrong, None, "numbers that do not rise");
     numbers
 }
 
@@ -159,27 +160,108 @@ fn three_segments(place: &Place) -> (Program, Vec<PathBuf>) {
     (program, files)
 }
 
-#[test]
-fn damage_in_the_middle_is_refused_and_left_and_the_file_can_be_moved_away() {
+/// Opens after an older segment was spoilt: nothing is refused, the lines before and behind the damage are there, and a gap between them.
+fn spoilt_between_two_lives(ring: bool, which: usize, spoil: impl FnOnce(&File), set_aside: u64) {
     let place = Place::new();
     let (program, files) = three_segments(&place);
-    let file = OpenOptions::new().read(true).write(true).open(&files[1]).unwrap();
+    if !ring {
+        // What a power cut does.
+        std::fs::remove_file(place.ring()).unwrap();
+    }
+    let file = OpenOptions::new().read(true).write(true).open(&files[which]).unwrap();
     let before = file.metadata().unwrap().len();
-    file.write_all_at(b"XXXX", 500_000).unwrap();
-    let refused = open(place.settings()).map(|_| ()).unwrap_err();
-    let StoreError::Damaged { path, .. } = &refused else { panic!("{refused}") };
-    assert_eq!(path, &files[1]);
-    assert_eq!(std::fs::metadata(path).unwrap().len(), before, "a damaged file is not changed");
-    std::fs::rename(path, place.dir.path().join("kept")).unwrap();
-    let (_, store, recovery) = open(place.settings()).unwrap();
-    assert_eq!(recovery.spool_holes, 1);
+    spoil(&file);
+    let spoilt = file.metadata().unwrap().len();
+    let (mut intake, store, recovery) = open(place.settings()).unwrap();
+    assert_eq!((recovery.spool_set_aside, recovery.ring_lost), (set_aside, !ring), "{recovery:?}");
+    assert_eq!(recovery.torn_bytes > 0, set_aside == 0 && spoilt < before, "{recovery:?}");
+    let aside = files[which].with_extension("seg.damaged");
+    assert_eq!(std::fs::metadata(aside).ok().map(|m| m.len()), (set_aside > 0).then_some(before));
+    let mut later = Program::new(3);
+    // Another program: what it prints begins with a line.
+    intake.end_of(Stream::Stderr, 1);
+    later.print(Stream::Stderr, 30_000);
+    later.finish(&mut intake);
     assert!(store.close(LONG).complete);
     let all = everything(&place.path(), &place.ring());
+    let (out, err) = (&all[&Stream::Stdout], &all[&Stream::Stderr]);
+    let mut expected = vec![GapReason::SpoolDamaged];
+    expected.extend((!ring).then_some(GapReason::RingLost));
+    assert_eq!(gaps(out), expected, "{recovery:?}");
+    // What there was of a line that was torn stands before the gap.
+    let gap = out.iter().position(|(_, e)| matches!(e, Entry::Gap { .. })).unwrap();
+    let whole = [&out[..gap - 1], &out[gap..]].concat();
+    let (kept, lines) = (numbers(&whole), program.lines(Stream::Stdout));
+    assert_eq!((kept.first(), kept.last()), (Some(&0), Some(&(lines - 1))));
+    assert!(kept.len() as u64 > lines / 5 && (kept.len() as u64) < lines, "{} of {lines}", kept.len());
+    assert!(numbers(err).into_iter().eq(0..later.lines(Stream::Stderr)));
+}
+
+#[test]
+fn a_power_cut_that_tears_an_older_segment_costs_what_was_torn() {
+    spoilt_between_two_lives(false, 1, |file| file.set_len(file.metadata().unwrap().len() - 1000).unwrap(), 0);
+    spoilt_between_two_lives(true, 0, |file| file.set_len(500_000).unwrap(), 0);
+}
+
+#[test]
+fn a_damaged_segment_is_set_aside_at_open_and_what_is_whole_stays() {
+    spoilt_between_two_lives(true, 1, |file| file.write_all_at(b"XXXX", 500_000).unwrap(), 1);
+    spoilt_between_two_lives(false, 1, |file| file.write_all_at(&[0; 4096], 0).unwrap(), 1);
+}
+
+#[test]
+fn a_segment_that_is_not_ours_is_refused_and_left() {
+    let place = Place::new();
+    let (_, files) = three_segments(&place);
+    let mut head = crate::segment::header(crate::segment::Content::Log, 0);
+    head[8] = 3;
+    let sum = crc32fast::hash(&head[..24]);
+    head[24..28].copy_from_slice(&sum.to_le_bytes());
+    OpenOptions::new().write(true).open(&files[0]).unwrap().write_all_at(&head, 0).unwrap();
+    let refused = open(place.settings()).map(|_| ()).unwrap_err();
+    assert!(refused.to_string().contains("a spool segment of version 3"), "{refused}");
+    assert!(files[0].exists());
+}
+
+/// Files set aside: the newest two stay, within the spool's budget, and go when that is needed.
+#[test]
+fn what_is_set_aside_is_bounded() {
+    let place = Place::new();
+    let (mut intake, store, _) = open(place.settings()).unwrap();
+    let mut program = Program::new(1);
+    for number in 0..4 {
+        std::fs::write(place.path().join(format!("spool/{number:016x}.seg.damaged")), vec![7; 1 << 20]).unwrap();
+    }
+    print(&mut program, &mut intake, &store, 50_000);
+    assert!(store.close(LONG).complete);
+    let aside = || crate::segment::aside(&place.path().join("spool")).unwrap().len();
+    let (mut intake, store, _) = open(place.settings()).unwrap();
+    assert_eq!(aside(), 2);
+    let lock = hold_database(&place.path());
+    print(&mut program, &mut intake, &store, 3_000_000);
+    assert_eq!(aside(), 0, "{:?}", store.stats());
+    drop(lock);
+    assert!(store.close(LONG).complete);
+}
+
+#[test]
+fn a_segment_that_the_disk_cannot_read_is_set_aside() {
+    let place = Place::new();
+    let (mut intake, store, _) = open(place.settings()).unwrap();
+    let mut program = Program::new(1);
+    let lock = hold_database(&place.path());
+    print(&mut program, &mut intake, &store, 2_500_000);
+    let files = segments(&place);
+    let inode = std::os::unix::fs::MetadataExt::ino(&std::fs::metadata(&files[1]).unwrap());
+    crate::segment::UNREADABLE.lock().insert(inode, 500_000);
+    drop(lock);
+    until("it is noticed", || store.stats().last_error.is_some_and(|said| said.contains("the disk cannot read it")));
+    assert!(store.close(LONG).complete);
+    crate::segment::UNREADABLE.lock().remove(&inode);
+    assert!(files[1].with_extension("seg.damaged").exists());
+    let all = everything(&place.path(), &place.ring());
     assert_eq!(gaps(&all[&Stream::Stdout]), [GapReason::SpoolDamaged]);
-    let numbers = numbers(&all[&Stream::Stdout]);
-    let lines = program.lines(Stream::Stdout);
-    assert_eq!((numbers.first(), numbers.last()), (Some(&0), Some(&(lines - 1))));
-    assert!(numbers.len() as u64 > lines / 5 && (numbers.len() as u64) < lines, "{} of {lines}", numbers.len());
+    assert_eq!(numbers(&all[&Stream::Stdout]).last(), Some(&(program.lines(Stream::Stdout) - 1)));
 }
 
 #[test]

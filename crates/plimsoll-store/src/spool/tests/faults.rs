@@ -283,3 +283,19 @@ fn a_failed_sync_is_told_and_its_records_are_written_again_not_twice() {
     assert!(disk.used() - before >= 2 * frame, "all of the segment that the kernel took for written is written again");
     assert_eq!(waiting(&mut reader), [0, 1]);
 }
+
+/// After a power cut only the newest segment may be torn, whatever is said about syncing.
+#[test]
+fn a_segment_is_synced_before_the_next_one_begins() {
+    let dir = quick_dir();
+    let disk = Faulty::after(u64::MAX, Then::Dead);
+    let options = Options { sync: SyncPolicy::Never, ..small(dir.path()) };
+    let (writer, _reader, _) = open_on(options, Box::new(disk.clone())).unwrap();
+    let before = disk.0.lock().syncs;
+    for number in 0..300 {
+        writer.append(&record(number, 100), 1).unwrap();
+        let begun = crate::segment::list(dir.path()).unwrap().len() as u64;
+        assert_eq!(disk.0.lock().syncs - before, begun - 1);
+    }
+    assert_eq!(disk.0.lock().syncs - before, 2);
+}
