@@ -11,7 +11,8 @@
 //! Whole chunks go, the oldest first, at most 64 MiB in a transaction; so up to a chunk more than allowed is kept; the newest one goes by age only. The
 //! write-ahead log (8 MiB while busy) comes on top. While a reader holds an old state the log cannot be emptied: what it has beyond 8 MiB
 //! counts as kept, and at an eighth of `retain_bytes` (8 to 32 MiB) nothing is written any more until the reader is gone
-//! ([`Opened::log_is_held`]); lines wait in the spool meanwhile. A database set aside is kept as `logs.db.damaged-<unix seconds>`; only the newest such file is kept.
+//! ([`Opened::log_is_held`]); lines wait in the spool meanwhile. A database set aside is kept as `logs.db.damaged-<unix seconds>`; only the newest such file is kept, and
+//! only as long as there is room for it within the bounds: it goes before the oldest chunk does.
 
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -56,6 +57,8 @@ pub(crate) struct Opened {
     unlooked: u64,
     /// A chunk from a time to come, and since when it is seen.
     ahead: Option<(i64, u64)>,
+    /// Bytes of databases that were set aside.
+    aside_bytes: u64,
 }
 
 /// Opens the database of a store, or begins one; a damaged one is set aside.
@@ -80,7 +83,17 @@ pub(crate) fn open(settings: &Settings) -> Result<Opened, StoreError> {
         other => (other?, None),
     };
     let lines = database.lines()?;
-    Ok(Opened { database, set_aside, identity: identity(&path), path, lines, unlooked: LOOK_EVERY_BYTES, ahead: None })
+    let aside_bytes = aside(&path).iter().map(|path| std::fs::metadata(path).map_or(0, |m| m.len())).sum();
+    Ok(Opened {
+        database,
+        set_aside,
+        identity: identity(&path),
+        path,
+        lines,
+        unlooked: LOOK_EVERY_BYTES,
+        ahead: None,
+        aside_bytes,
+    })
 }
 
 impl Opened {
@@ -117,7 +130,11 @@ impl Opened {
         tell: &mut dyn FnMut(RetainReason, Deleted),
     ) -> Result<(), StoreError> {
         let beyond = self.database.log_bytes().saturating_sub(LOG_BYTES);
-        let over = (self.database.used_bytes()? + beyond).saturating_sub(settings.retain_bytes);
+        let used = self.database.used_bytes()? + beyond;
+        if used + self.aside_bytes > settings.retain_bytes {
+            self.remove_aside();
+        }
+        let over = used.saturating_sub(settings.retain_bytes);
         self.delete(RetainReason::Bytes, over, tell)?;
         if let Some(most) = settings.retain_lines {
             let over = self.lines.saturating_sub(most);
@@ -139,17 +156,34 @@ impl Opened {
         }
         self.unlooked = 0;
         if let Some(sum) = settings.retain_sum_bytes {
-            let over = self.database.used_bytes()?.saturating_sub(share::of(&settings.dir, sum));
+            let (used, share) = (self.database.used_bytes()?, share::of(&settings.dir, sum));
+            if used.saturating_add(self.aside_bytes) > share {
+                self.remove_aside();
+            }
+            let over = used.saturating_sub(share);
             if self.delete(RetainReason::Sum, over, tell)? {
                 self.shrink(over, &|| false)?;
             }
         }
-        let missing = missing_bytes(&settings.dir, settings.free_disk_bytes);
+        let mut missing = missing_bytes(&settings.dir, settings.free_disk_bytes);
+        if missing > 0 && self.aside_bytes > 0 {
+            self.remove_aside();
+            missing = missing_bytes(&settings.dir, settings.free_disk_bytes);
+        }
         let spare = self.database.used_bytes()?.saturating_sub(settings.retain_bytes / STAYS_PART);
         if self.delete(RetainReason::Disk, missing.min(spare), tell)? {
             self.shrink(missing, &|| false)?;
         }
         Ok(())
+    }
+
+    /// What was set aside goes before anything that can be read. What cannot be removed now is tried again by the next open.
+    fn remove_aside(&mut self) {
+        if std::mem::take(&mut self.aside_bytes) > 0 {
+            for path in aside(&self.path) {
+                remove(&path).unwrap_or_default();
+            }
+        }
     }
 
     /// Of a chunk that is from a time to come (the clock was set back) only how long it has been seen is known: the chunk that was first
@@ -241,16 +275,10 @@ fn missing_bytes(dir: &Path, wanted: u64) -> u64 {
 
 /// Renames the database at `path` and its log, and removes what was set aside before.
 pub(crate) fn set_aside(path: &Path) -> io::Result<PathBuf> {
-    let prefix = beside(Path::new(path.file_name().unwrap_or_default()), DAMAGED);
-    let aside = beside(path, &format!("{DAMAGED}{}", clock::unix_ns() / 1_000_000_000));
-    if let Some(dir) = path.parent() {
-        for entry in std::fs::read_dir(dir)? {
-            let entry = entry?;
-            if entry.file_name().as_encoded_bytes().starts_with(prefix.as_os_str().as_encoded_bytes()) {
-                remove(&entry.path())?;
-            }
-        }
+    for old in self::aside(path) {
+        remove(&old)?;
     }
+    let aside = beside(path, &format!("{DAMAGED}{}", clock::unix_ns() / 1_000_000_000));
     std::fs::rename(path, &aside)?;
     match std::fs::rename(beside(path, "-wal"), beside(&aside, "-wal")) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
@@ -258,6 +286,18 @@ pub(crate) fn set_aside(path: &Path) -> io::Result<PathBuf> {
     }
     remove(&beside(path, "-shm"))?;
     Ok(aside)
+}
+
+/// What was set aside of the database at `path`, with its logs.
+fn aside(path: &Path) -> Vec<PathBuf> {
+    let prefix = beside(Path::new(path.file_name().unwrap_or_default()), DAMAGED);
+    let entries = path.parent().and_then(|dir| std::fs::read_dir(dir).ok());
+    let all = entries
+        .into_iter()
+        .flatten()
+        .filter_map(Result::ok)
+        .filter(|entry| entry.file_name().as_encoded_bytes().starts_with(prefix.as_os_str().as_encoded_bytes()));
+    all.map(|entry| entry.path()).collect()
 }
 
 fn remove(path: &Path) -> io::Result<()> {

@@ -174,6 +174,23 @@ fn the_sum_over_sources_holds_and_the_quiet_one_keeps_all() {
     assert!(quiet_store.close(LONG).complete);
 }
 
+/// A damaged database that was set aside stays while it fits, and goes before the oldest chunk does.
+#[test]
+fn what_is_set_aside_goes_before_what_can_be_read() {
+    let place = Place::new();
+    let settings = Settings { retain_bytes: 8 << 20, ..quick(&place) };
+    std::fs::create_dir_all(&settings.dir).unwrap();
+    let aside = settings.dir.join("logs.db.damaged-1");
+    std::fs::write(&aside, vec![7; 6 << 20]).unwrap();
+    let (mut intake, store, _) = open(settings).unwrap();
+    flood(&mut intake, &store, 1000, 1, &mut |_| ());
+    until("they are sealed", || store.stats().kept_lines == 1000);
+    assert!(aside.exists());
+    flood(&mut intake, &store, 3000, 1, &mut |_| ());
+    until("they are sealed", || store.stats().kept_lines == 4000);
+    assert!(store.close(LONG).complete && !aside.exists());
+}
+
 /// A reader with an open transaction keeps the write-ahead log from being emptied: all bounds on disk hold, lines that find no room are
 /// counted, and when it is gone all goes on.
 #[test]
