@@ -12,11 +12,12 @@
 //! | **too large** | a message heavier than a subscriber may be behind is given back |
 //! | **too many, too fast** | [`Broadcast::subscribe`] refuses, with a time after which to try again, and counts |
 //! | **late** | who subscribes gets what is published from then on |
-//! | **closed** | also when the last [`Broadcast`] is dropped: nothing more is taken, what is in the ring can be read, then [`Ended::Closed`] |
+//! | **closed** | also when the last [`Broadcast`] is dropped (one that a reclaim controller was given is one): nothing more is taken, what is in the ring can be read, then [`Ended::Closed`] |
 //! | **nobody subscribed** | a message is counted and dropped |
 //! | **killed** | what was not read is lost with the process |
 //!
-//! Memory: the ring holds at most `behind_bytes`, an eighth more and one message, each message with the overhead of its place; what readers
+//! Memory: the ring holds at most `behind_bytes`, an eighth more and one message, each message with the overhead of its place (a block's head of
+//! some 70 bytes, for up to [`BLOCK_MESSAGES`], and its empty places, for less than an eighth of `behind_bytes`, are not counted); what readers
 //! hold in their [`Batch`]es counts against `total_bytes` too, until it is dropped. A ledger account can be charged with all of it, and a
 //! broadcast is a store that gives back ([`Reclaim`]).
 //!
@@ -158,7 +159,8 @@ impl<M> Shared<M> {
     }
 }
 
-/// The end that publishes. Cheap to clone; all clones are the same broadcast, which is closed when the last is dropped.
+/// The end that publishes. Cheap to clone; all clones are the same broadcast, which is closed when the last is dropped; a
+/// clone that is [registered](crate::reclaim::Controller::register) with a controller lives as long as that.
 ///
 /// # Examples
 /// ```
@@ -260,6 +262,8 @@ impl<M> Drop for Broadcast<M> {
 }
 
 /// Compacting drops what everybody has read; the destructive pass removes the subscribers that are furthest behind, for [`Reason::Sum`].
+///
+/// A controller that a clone is registered with keeps it: such a broadcast is not closed by dropping the others, but by [`Broadcast::close`].
 impl<M: Send + Sync> Reclaim for Broadcast<M> {
     fn held_bytes(&self) -> u64 {
         self.stats().alive_bytes

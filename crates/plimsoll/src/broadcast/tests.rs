@@ -365,6 +365,39 @@ fn places_and_the_ring_are_given_back_after_a_burst() {
     assert_eq!(live.reclaim(Ask::new(1, Pass::Compact)).claimed_bytes, 3_000);
 }
 
+#[test]
+fn what_is_counted_is_what_is_allocated_but_for_an_eighth_of_the_bound() {
+    const PLACES: u64 = BLOCK_MESSAGES as u64 * OVERHEAD;
+    // As docs/broadcast.md has it.
+    assert_eq!((ring::overhead::<Arc<[u8]>>(), size_of::<ring::Block<Arc<[u8]>>>() + 3 * size_of::<usize>()), (56, 64));
+    for behind_bytes in [1_000, 4_096, 16_384, 65_536, 1 << 20] {
+        let block_bytes = behind_bytes / 8;
+        for weight in [OVERHEAD, 100, 500, 1_000] {
+            let mut ring = ring::Ring::<Vec<u8>>::new(behind_bytes);
+            for n in 1..=100 {
+                ring.push(heavy(n, weight), weight, None);
+                let empty = ring.empty_bytes();
+                assert!(empty <= block_bytes.min(PLACES), "{behind_bytes}, {n} of {weight}: {empty} in the last block");
+                assert!(
+                    empty == 0 || weight < block_bytes,
+                    "{behind_bytes}, {n} of {weight}: alone in a block of one place"
+                );
+            }
+            assert_eq!(ring.bytes(), 100 * weight);
+        }
+        // The worst: each light message is followed by one that needs a block of its own.
+        let mut ring = ring::Ring::<Vec<u8>>::new(behind_bytes);
+        for n in 0..50 {
+            let before = ring.empty_bytes();
+            ring.push(heavy(n, OVERHEAD), OVERHEAD, None);
+            let weight = block_bytes.max(OVERHEAD);
+            ring.push(heavy(n, weight), weight, None);
+            let empty = ring.empty_bytes() - before;
+            assert!(empty <= block_bytes.min(PLACES), "{behind_bytes}: {empty} beside {}", weight + OVERHEAD);
+        }
+    }
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     Subscribe,
