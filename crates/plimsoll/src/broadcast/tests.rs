@@ -290,25 +290,33 @@ fn a_waiter_is_woken_once_a_message_however_often_it_asked() {
 }
 
 #[test]
-fn a_waker_that_panics_leaves_the_others_to_the_next_message() {
+fn a_waker_that_panics_keeps_no_other_from_being_woken() {
     struct Panics;
     impl Wake for Panics {
         fn wake(self: Arc<Self>) {
             panic!("as a bad executor might");
         }
     }
-    let live = Broadcast::new(bounds(1 << 20));
+    let live = Broadcast::new(bounds(2_000));
     let mut subscribers: Vec<_> = (0..200).map(|_| live.subscribe().unwrap()).collect();
-    let woken = Arc::<Woken>::default();
-    for subscriber in &mut subscribers[..199] {
-        assert!(poll(subscriber.next(), &woken).is_pending());
-    }
+    let (woken, told) = (Arc::<Woken>::default(), Arc::<Woken>::default());
     let panics = Waker::from(Arc::new(Panics));
-    assert!(std::pin::pin!(subscribers[199].next()).as_mut().poll(&mut Context::from_waker(&panics)).is_pending());
-    assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| publish(&live, [0]))).is_err());
-    publish(&live, [1]);
-    // Those taken together with it (63) are lost to the panic, as documented by whoever panics; all others were told.
-    assert!(woken.0.load(Ordering::SeqCst) >= 199 - (WAKE_AT_ONCE - 1), "{}", woken.0.load(Ordering::SeqCst));
+    for (n, subscriber) in subscribers.iter_mut().enumerate() {
+        let waker = if [0, 150, 199].contains(&n) { panics.clone() } else { Waker::from(Arc::clone(&woken)) };
+        assert!(std::pin::pin!(subscriber.next()).as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+    }
+    let publish = |n: u8| std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| publish(&live, [n])));
+    assert!(publish(0).is_err(), "the panic is not swallowed");
+    assert_eq!(woken.0.load(Ordering::SeqCst), 197);
+    // So it is with those whose removal is told.
+    let mut removals: Vec<_> = subscribers.iter().map(Subscriber::removal).collect();
+    for (n, removal) in removals.iter_mut().enumerate() {
+        let waker = if [0, 150, 199].contains(&n) { panics.clone() } else { Waker::from(Arc::clone(&told)) };
+        assert!(std::pin::pin!(removal).poll(&mut Context::from_waker(&waker)).is_pending());
+    }
+    assert!(publish(1).is_ok());
+    assert!(publish(2).is_err());
+    assert_eq!((told.0.load(Ordering::SeqCst), live.stats().removed), (197, [200, 0, 0]));
 }
 
 #[test]
