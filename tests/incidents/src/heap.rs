@@ -32,6 +32,8 @@ const WARM_UPS: u32 = 200;
 const EARLY: usize = 2;
 /// How long Node may take to listen.
 const START: Duration = Duration::from_secs(30);
+/// How long the self-test may take: one that came before Node was up is tried again after 30 s.
+const TESTED: Duration = Duration::from_secs(90);
 /// How long one answer of the service may take.
 const ANSWER: Duration = Duration::from_secs(60);
 
@@ -71,12 +73,12 @@ impl HeapService {
         };
         let service = HeapService { service, name, port };
         // Node may be up before its supervisor has taken notice; its first capture says that it has.
-        let known = clock::wait_for(START, Duration::from_millis(50), || {
+        let known = clock::wait_for(TESTED, Duration::from_millis(50), || {
             service.heap_status()["self_test"].as_str().map(str::to_owned)
         });
         match known {
             Some(_) => Ok(service),
-            None => Err(format!("no self-test within {START:?}: {}", service.service.stderr())),
+            None => Err(format!("no self-test within {TESTED:?}: {}", service.service.stderr())),
         }
     }
 
@@ -286,7 +288,7 @@ pub fn safety(heap_mb: u64, limit_mb: u64) -> Result<Safety, String> {
         setup.environment("NODE_OPTIONS", "--max-old-space-size=2000")
     })?;
     // The self-test first, so that what follows is the only capture.
-    let tested = clock::wait_for(START, Duration::from_millis(100), || {
+    let tested = clock::wait_for(TESTED, Duration::from_millis(100), || {
         service.heap_status()["self_test"].as_str().map(str::to_owned)
     });
     if tested.as_deref() != Some("ok") {

@@ -170,7 +170,8 @@ impl Desk {
         change(&mut self.inner.lock().view);
     }
 
-    /// A capture has ended; by what was read last, the program holds so much. Returns whether a failed self-test is tried again.
+    /// A capture has ended; by what was read last, the program holds so much. Returns whether a failed self-test is tried again: one
+    /// that something else had to stand in for has failed, too.
     pub(super) fn done(
         &self,
         trigger: Trigger,
@@ -180,13 +181,16 @@ impl Desk {
         charged_bytes: Option<u64>,
     ) -> bool {
         let mut inner = self.inner.lock();
-        let again = answer.failed.is_some() && inner.due.failed(trigger);
+        let wrong = answer.failed.as_ref().or(answer.fell_back.as_ref());
+        let again = wrong.is_some() && inner.due.failed(trigger);
+        let found = wrong.cloned().unwrap_or_else(|| "ok".to_owned());
         inner.running = false;
         inner.due.ended(now, charged_bytes);
         let view = &mut inner.view;
         view.running = None;
-        if trigger == Trigger::Start && !again {
-            view.self_test = Some(answer.failed.clone().unwrap_or_else(|| "ok".to_owned()));
+        // What did not work at the start and does now, works: jemalloc may only have had nothing to write yet.
+        if trigger == Trigger::Start && !again || view.self_test.is_some() && found == "ok" {
+            view.self_test = Some(found);
         }
         if trigger == Trigger::Asked {
             view.served_total = ticket;
@@ -304,6 +308,25 @@ mod tests {
         assert_eq!(desk.ask(Trigger::Level, at(20)), Err(Refused::CoolingDown(at(1790))));
         assert!(desk.ask(Trigger::Asked, at(20)).is_ok());
         assert_eq!(desk.view().refused_total["cooldown"], 1);
+    }
+
+    #[test]
+    fn a_self_test_that_something_else_stood_in_for_is_tried_again_and_says_what_failed() {
+        let desk = Desk::new("pprof", EVERY);
+        desk.life_began(at(0));
+        let why = "pprof failed: no answer".to_owned();
+        let instead = CaptureView { method: "smaps".into(), fell_back: Some(why.clone()), ..CaptureView::default() };
+        for (second, again) in [(5, true), (35, true), (65, false)] {
+            desk.look(at(second), None);
+            assert_eq!(desk.next(&|| at(second)), Next::Due(Trigger::Start, 0));
+            assert_eq!(desk.view().self_test, None);
+            assert_eq!(desk.done(Trigger::Start, 0, instead.clone(), at(second), None), again);
+        }
+        assert_eq!(desk.view().self_test, Some(why));
+        desk.ask(Trigger::Asked, at(70)).unwrap();
+        desk.next(&|| at(70));
+        desk.done(Trigger::Asked, 1, CaptureView::default(), at(70), None);
+        assert_eq!(desk.view().self_test.as_deref(), Some("ok"), "it works by now");
     }
 
     #[test]

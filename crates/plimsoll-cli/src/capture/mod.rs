@@ -223,15 +223,20 @@ impl Context {
             self.tell(&view);
             self.keep(&view.id);
             let again = self.desk.done(trigger, ticket, view.clone(), clock.now(), self.shared.charged_bytes());
-            if let Some(why) = view.failed.filter(|_| trigger == Trigger::Start && !again) {
-                self.shared.stand(&format!("heap captures do not work: {why}"));
+            if trigger != Trigger::Start || again {
+                continue;
+            }
+            match (view.failed, view.fell_back) {
+                (Some(why), _) => self.shared.stand(&format!("heap captures do not work: {why}")),
+                (None, Some(why)) => self.shared.warn(&format!("heap: {} instead: {why}", view.method)),
+                (None, None) => {}
             }
         }
     }
 
     fn tell(&self, view: &CaptureView) {
         match &view.failed {
-            // Said for good once the last self-test has failed; for every other, the methods have said it.
+            // Said for good once the last self-test has failed; for every other, it was said where it happened.
             Some(_) => {}
             None => self.shared.enter(
                 "heap",

@@ -63,10 +63,19 @@ pub(super) fn one(context: &mut Context, trigger: Trigger) -> CaptureView {
 fn at(context: &mut Context, trigger: Trigger, unix_ms: u64) -> CaptureView {
     let started = MonotonicClock.now();
     let mut view = begun(trigger, unix_ms);
-    let outcome = prepare(context).and_then(|()| target(context)).and_then(|target| {
-        view.pid = target.pid.unsigned_abs();
-        attempt(context, &Job { trigger, unix_ms, target }, &mut view)
-    });
+    let outcome = match prepare(context).and_then(|()| target(context)) {
+        Ok(target) => {
+            view.pid = target.pid.unsigned_abs();
+            attempt(context, &Job { trigger, unix_ms, target }, &mut view)
+        }
+        Err(why) => {
+            context.desk.show(|view| *view.failed_total.entry("not-begun".into()).or_default() += 1);
+            if trigger != Trigger::Start {
+                context.shared.warn(&format!("heap: no capture: {why}"));
+            }
+            Err(why)
+        }
+    };
     // The one way out of everything that puts memory down to a capture; one that is late goes on.
     if context.attributed && context.late.is_none() {
         full::settle(context, &mut view);
@@ -143,13 +152,14 @@ fn runtime(pid: i32) -> Runtime {
 
 /// Tries the methods in order; the first that works is the capture.
 fn attempt(context: &mut Context, job: &Job, view: &mut CaptureView) -> Result<(), String> {
-    let mut told = Vec::new();
+    let (mut told, mut failed) = (Vec::new(), Vec::new());
     for method in mode::methods(&context.mode, job.target.runtime, job.target.connected, job.trigger) {
         let taken = by(context, method, job).and_then(|taken| shelve(context, method, job, taken, view));
         let (name, why) = match taken {
             Ok(()) => {
                 told.append(&mut view.notes);
                 view.notes = told;
+                view.fell_back = (!failed.is_empty()).then(|| failed.join("; "));
                 return Ok(());
             }
             Err(Nothing::Refused(why)) => {
@@ -165,6 +175,9 @@ fn attempt(context: &mut Context, job: &Job, view: &mut CaptureView) -> Result<(
         // A program that is still starting fails its first tests; that is not worth a word yet.
         if job.trigger != Trigger::Start || name == "refused" {
             context.shared.warn(&format!("heap: {text}"));
+        }
+        if name == "failed" {
+            failed.push(text.clone());
         }
         told.push(text);
     }

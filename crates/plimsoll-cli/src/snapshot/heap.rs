@@ -15,11 +15,11 @@ pub(crate) struct HeapView {
     pub running: Option<String>,
     /// What of the program's memory is put down to it.
     pub attributed_bytes: u64,
-    /// `ok`, or why captures do not work; absent until it is known.
+    /// `ok`, or why captures do not work, or not as they were asked for; absent until it is known.
     pub self_test: Option<String>,
     /// By method.
     pub taken_total: BTreeMap<String, u64>,
-    /// By method, and `digest`, `unfinished`.
+    /// By method, and `digest`, `unfinished`, `not-begun` (no directory, or no process that can be read).
     pub failed_total: BTreeMap<String, u64>,
     /// By reason: headroom, cooldown, digest, no-program, off.
     pub refused_total: BTreeMap<String, u64>,
@@ -53,6 +53,9 @@ pub(crate) struct CaptureView {
     pub notes: Vec<String>,
     /// Why there is none.
     pub failed: Option<String>,
+    /// What did not work before this one did: also among the notes.
+    #[serde(skip)]
+    pub fell_back: Option<String>,
 }
 
 impl HeapView {

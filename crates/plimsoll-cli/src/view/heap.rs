@@ -63,7 +63,7 @@ pub(crate) fn facts(heap: &HeapView, now_unix: f64) -> Line {
     }
     match heap.self_test.as_deref() {
         None | Some("ok") => line,
-        Some(why) => line.add(Tone::Alarm, format!(" · captures do not work: {why}")),
+        Some(why) => line.add(Tone::Alarm, format!(" · captures do not work as asked: {why}")),
     }
 }
 
@@ -89,7 +89,8 @@ mod tests {
             self_test: Some("no node".into()),
             ..HeapView::default()
         };
-        let expected = "a capture runs (level) · 1 capture, 0 B · 3 refused · 2 failed · captures do not work: no node";
+        let expected =
+            "a capture runs (level) · 1 capture, 0 B · 3 refused · 2 failed · captures do not work as asked: no node";
         assert_eq!(told(&heap).trim_end(), expected);
     }
 }

@@ -5,6 +5,9 @@
 //! grows: by a quarter until the first cut, by a twentieth (at least 1) afterwards. Under lasting overload the base itself would creep up
 //! with what queues inside; so each half minute one window runs at half the limit and sets it anew. (After TCP Vegas, Brakmo 1995, and
 //! Netflix' concurrency-limits.) Pure; time is passed in.
+//!
+//! A request whose asker went away counts when it had already taken longer than the limit allows: its time is a lower bound then, and where
+//! all go away nothing else is heard. A shorter one says nothing. A window most of which went away can cut the limit, but sets no base.
 
 use std::time::Duration;
 
@@ -43,6 +46,9 @@ pub(super) struct Finder {
     window_began: Duration,
     samples: Vec<u64>,
     next: usize,
+    /// Of this window: those that were finished, and those whose askers went away.
+    finished: usize,
+    gone: usize,
     /// The limit was reached in this window.
     reached: bool,
     /// This window runs at half the limit.
@@ -62,6 +68,8 @@ impl Finder {
             window_began: Duration::ZERO,
             samples: Vec::with_capacity(SAMPLES_MAX),
             next: 0,
+            finished: 0,
+            gone: 0,
             reached: false,
             probing: false,
             epoch_began: Duration::ZERO,
@@ -86,9 +94,27 @@ impl Finder {
         self.reached = true;
     }
 
+    /// The longest median that is no reason for a cut, in nanoseconds.
+    fn allowed(&self) -> f64 {
+        self.lowest[0].min(self.lowest[1]) as f64 * self.settings.tolerance.max(1.01)
+    }
+
     /// A request took so long, from its slot to its answer.
     pub(super) fn sample(&mut self, now: Duration, latency: Duration) {
-        let nanos = u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX);
+        self.finished += 1;
+        self.take(now, u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX));
+    }
+
+    /// A request had taken so long when its asker went away.
+    pub(super) fn went_away(&mut self, now: Duration, after: Duration) {
+        let nanos = u64::try_from(after.as_nanos()).unwrap_or(u64::MAX);
+        if nanos as f64 > self.allowed() {
+            self.gone += 1;
+            self.take(now, nanos);
+        }
+    }
+
+    fn take(&mut self, now: Duration, nanos: u64) {
         match self.samples.len() < SAMPLES_MAX {
             true => self.samples.push(nanos),
             false => self.samples[self.next % SAMPLES_MAX] = nanos,
@@ -106,18 +132,25 @@ impl Finder {
         self.samples.clear();
         (self.next, self.window_began, self.last) = (0, now, median);
         let reached = std::mem::take(&mut self.reached);
-        if std::mem::take(&mut self.probing) {
+        let (finished, gone) = (std::mem::take(&mut self.finished), std::mem::take(&mut self.gone));
+        let is_measured = finished > gone;
+        if std::mem::take(&mut self.probing) && is_measured {
             // What was believed before is forgotten: the service may have become slower for good.
             self.lowest = [median, u64::MAX];
             return;
         }
         if now.saturating_sub(self.epoch_began) >= EPOCH {
             self.epoch_began = now;
-            self.lowest = [u64::MAX, self.lowest[0]];
+            // An epoch in which nothing was measured leaves the base as it was.
+            if self.lowest[0] != u64::MAX {
+                self.lowest = [u64::MAX, self.lowest[0]];
+            }
             self.probing = reached;
         }
-        self.lowest[0] = self.lowest[0].min(median);
-        let allowed = self.lowest[0].min(self.lowest[1]) as f64 * self.settings.tolerance.max(1.01);
+        if is_measured {
+            self.lowest[0] = self.lowest[0].min(median);
+        }
+        let allowed = self.allowed();
         if median as f64 > allowed {
             self.limit *= (allowed / median as f64).max(CUT_MIN);
             self.was_cut = true;
@@ -193,6 +226,68 @@ mod tests {
         simulate(&mut finder, 0, 8, 10, 1.6, 20);
         let (done, _) = simulate(&mut finder, 20_000, 8, 30, 1.6, 100);
         assert!(done >= 8.0 / 30.0 * 1000.0 * 0.85, "{done:.0} a second at limit {}", finder.limit());
+    }
+
+    /// A service whose requests share what it can do: `capacity` milliseconds of work in each, at most one of them for one request. Who asks
+    /// goes away after a second. How many were answered a second.
+    fn share(finder: &mut Finder, from_ms: u64, capacity: f64, work_ms: f64, offered: f64, seconds: u64) -> f64 {
+        const STEP: u64 = 5;
+        let mut here: Vec<(u64, f64)> = Vec::new();
+        let mut done = 0;
+        for now in (from_ms..from_ms + seconds * 1000).step_by(STEP as usize) {
+            let part = (capacity / here.len() as f64).min(1.0) * STEP as f64;
+            here.retain_mut(|(came, left)| {
+                *left -= part;
+                let (at, took) = (Duration::from_millis(now), Duration::from_millis(now - *came));
+                match (*left <= 0.0, now - *came >= 1_000) {
+                    (true, _) => {
+                        done += 1;
+                        finder.sample(at, took);
+                    }
+                    (false, true) => finder.went_away(at, took),
+                    (false, false) => return true,
+                }
+                false
+            });
+            for _ in 0..(offered * STEP as f64) as usize {
+                match here.len() < finder.limit() {
+                    true => here.push((now, work_ms)),
+                    false => finder.reached(),
+                }
+            }
+        }
+        f64::from(done) / seconds as f64
+    }
+
+    #[test]
+    fn where_all_go_away_before_they_are_answered_the_limit_falls_until_some_are() {
+        let mut finder = Finder::new(Adapt::default());
+        share(&mut finder, 0, 400.0, 10.0, 60.0, 20);
+        assert!(finder.limit() > 450, "{finder:?}");
+        // Twenty times slower, and a tenth of the capacity: what is there at once takes longer than anybody waits.
+        share(&mut finder, 20_000, 40.0, 200.0, 2.0, 20);
+        let done = share(&mut finder, 40_000, 40.0, 200.0, 2.0, 40);
+        assert!(done >= 200.0 * 0.7, "{done:.0} a second of 200, {finder:?}");
+    }
+
+    #[test]
+    fn who_goes_away_early_says_nothing_and_who_goes_away_late_sets_no_base() {
+        let mut finder = Finder::new(Adapt { min: 4, ..Adapt::default() });
+        let millis = Duration::from_millis;
+        for n in 0..400 {
+            finder.reached();
+            finder.sample(millis(n * 10), millis(10));
+        }
+        let grown = finder.limit();
+        assert!(grown > 100, "{grown}");
+        (400..800).for_each(|n| finder.went_away(millis(n * 10), millis(14)));
+        assert_eq!((finder.limit(), finder.base()), (grown, Some(millis(10))));
+        // For two minutes: whatever was to be measured meanwhile was not.
+        for n in 800..12_800 {
+            finder.reached();
+            finder.went_away(millis(n * 10), millis(1_000));
+        }
+        assert_eq!((finder.limit(), finder.base()), (4, Some(millis(10))));
     }
 
     #[test]

@@ -47,11 +47,27 @@ pub struct Refused {
     pub kind: Kind,
     /// When to try again: different for each, so that those refused together do not come back together.
     pub retry_after: Duration,
+    /// A throw of dice for this one: 0..=`u32::MAX`.
+    dice: u32,
 }
 
 impl Refused {
-    pub(super) fn new(reason: Reason, kind: Kind, retry_after: Duration) -> Refused {
-        Refused { reason, kind, retry_after }
+    /// With a time between `least` and twice that, by two throws of dice (0..1): where in it, and how it is rounded.
+    pub(super) fn new(reason: Reason, kind: Kind, least: Duration, [time, rounded]: [f64; 2]) -> Refused {
+        let retry_after = Duration::try_from_secs_f64(least.as_secs_f64() * (1.0 + time)).unwrap_or(Duration::MAX);
+        Refused { reason, kind, retry_after, dice: (rounded * f64::from(u32::MAX)) as u32 }
+    }
+
+    /// [`Refused::retry_after`] for a protocol that has whole seconds only: rounded up or down by chance, so that the mean stays and those
+    /// refused together are spread over them too. At least 1; a time of less than a second becomes 1 or 2 s.
+    pub fn retry_after_seconds(&self) -> u64 {
+        // As likely up as there is left over a whole second.
+        let dice = f64::from(self.dice) / f64::from(u32::MAX);
+        let over = f64::from(self.retry_after.subsec_nanos()) / 1e9;
+        match self.retry_after.as_secs() {
+            0 => 1 + u64::from(dice < 0.5),
+            seconds => seconds.saturating_add(u64::from(dice < over)),
+        }
     }
 
     /// Its class.

@@ -1,7 +1,7 @@
 //! The answer of a service behind a gate: refused, waiting for a slot, or worked on.
 //!
 //! The slot is held until the head of the answer is there; what streams a body takes the [`Permit`] along, from the request's
-//! extensions. A future that is dropped before gives its slot back and says nothing about how fast the service is.
+//! extensions. A future that is dropped before gives its slot back; its time counts only where it was too long already.
 
 use std::fmt;
 use std::pin::Pin;

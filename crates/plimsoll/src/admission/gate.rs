@@ -14,7 +14,7 @@ use parking_lot::{Condvar, Mutex};
 
 use super::class::{Class, Kind, Work};
 use super::error::{Reason, Refused};
-use super::lane::{Lane, LaneCore, Said, Slots};
+use super::lane::{Ended, Lane, LaneCore, Said, Slots};
 use super::peer::{PEERS, Peer, PeerFigures, Peers};
 use super::permit::{Counted, Outcome, Permit, Seat, Ticket};
 use super::shed::{Dice, LevelCell, Ramps};
@@ -27,7 +27,8 @@ pub const HEAVY_PER_CORE: usize = 2;
 pub const HEAVY_WAITING_PER_SLOT: usize = 16;
 /// How long a heavy request may wait: 1 s.
 pub const HEAVY_WAIT: Duration = Duration::from_secs(1);
-/// The least time after which who was refused is told to try again: 1 s. Each is told between this and twice this.
+/// The least time after which who was refused is told to try again: 1 s. Each is told between this and twice this, in protocols that have
+/// whole seconds only rounded by chance.
 pub const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// The settings of a gate. By default it sheds by level and has a heavy pool, and nothing else is limited.
@@ -134,7 +135,7 @@ impl Shared {
 
     fn refused(&self, core: &mut Core, reason: Reason, kind: Kind) -> Refused {
         core.stats.refused[kind.class as usize][reason as usize] += 1;
-        Refused::new(reason, kind, self.settings.retry_after.mul_f64(1.0 + self.dice.roll()))
+        Refused::new(reason, kind, self.settings.retry_after, [self.dice.roll(), self.dice.roll()])
     }
 
     /// Refuses one that was counted with its peer.
@@ -151,8 +152,8 @@ impl Shared {
         self.core.lock().stats.admitted[kind.class as usize] += 1;
     }
 
-    /// A slot is free; `began`: when the work began that was finished with it.
-    pub(super) fn release(&self, work: Work, counted: Counted, began: Option<Duration>) {
+    /// A slot is free.
+    pub(super) fn release(&self, work: Work, counted: Counted, ended: Ended) {
         let now = self.now();
         let mut wakers = Vec::new();
         let mut core = self.core.lock();
@@ -160,7 +161,7 @@ impl Shared {
             core.peers.leave(&peer, own);
         }
         let lane = core.lane(work);
-        lane.release(now, began.map(|began| now.saturating_sub(began)));
+        lane.release(now, ended);
         lane.settle(now, &mut wakers);
         drop(core);
         wakers.into_iter().for_each(Waker::wake);
@@ -299,7 +300,7 @@ impl Gate {
         }
         if let Some(outer) = outer.filter(|permit| permit.links_of(shared).any(|link| covers(link.kind(), kind.work))) {
             core.stats.nested_total += 1;
-            return Answer::Now(outer.clone());
+            return Answer::Now(outer.nested());
         }
         if core.closed && within.is_none() {
             return Answer::Refused(shared.refused(&mut core, Reason::Closed, kind));

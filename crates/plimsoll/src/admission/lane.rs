@@ -42,6 +42,20 @@ pub(super) struct LaneCore {
     stats: LaneStats,
 }
 
+/// How a slot was used.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Ended {
+    Finished {
+        began: Duration,
+    },
+    /// The asker went away while it was worked on.
+    WentAway {
+        began: Duration,
+    },
+    /// It was never worked on.
+    Unused,
+}
+
 /// What a lane says to a request.
 pub(super) enum Said {
     Slot,
@@ -100,11 +114,13 @@ impl LaneCore {
         }
     }
 
-    /// A slot is free again; `took`: how long it was held by work that was finished.
-    pub(super) fn release(&mut self, now: Duration, took: Option<Duration>) {
+    /// A slot is free again.
+    pub(super) fn release(&mut self, now: Duration, ended: Ended) {
         self.stats.in_flight -= 1;
-        if let (Some(finder), Some(took)) = (&mut self.finder, took) {
-            finder.sample(now, took);
+        match (&mut self.finder, ended) {
+            (Some(finder), Ended::Finished { began }) => finder.sample(now, now.saturating_sub(began)),
+            (Some(finder), Ended::WentAway { began }) => finder.went_away(now, now.saturating_sub(began)),
+            (_, Ended::Unused) | (None, _) => {}
         }
     }
 

@@ -11,7 +11,7 @@
 //! | **no slot** | waits in a bounded line for a bounded time, first come first served, or is refused ([`Reason::Busy`]) |
 //! | **waited too long** | refused ([`Reason::Expired`]), also when its own time is over, be there a slot or not: it is never begun to be thrown away |
 //! | **nested** | work within an admitted request takes no second slot; heavy work within light work takes a heavy one; each gate in a stack finds its own |
-//! | **the asker goes away** | its place or slot is free at once, unless work that goes on holds a clone of the permit; its time is no latency |
+//! | **the asker goes away** | its place or slot is free at once, unless work that goes on holds a clone of the permit; its time counts as latency only where it was too long already |
 //! | **streaming** | the slot is held until the answer's head, or as long as somebody holds a clone of the [`Permit`] |
 //! | **closed** | everybody but the exempt is refused, those who wait too; what is worked on is finished, with the slots that it needs for it |
 //! | **killed** | there is no state to lose |

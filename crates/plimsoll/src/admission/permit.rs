@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use super::class::Kind;
 use super::error::{Reason, Refused};
 use super::gate::Shared;
+use super::lane::Ended;
 use super::peer::Peer;
 
 /// A peer's count that is to be given back; `bool`: the entry is his own.
@@ -20,7 +21,11 @@ pub(super) type Counted = Option<(Peer, bool)>;
 /// A request that was let in. Its slot is free again when the last clone is dropped: what streams its answer takes one along. It keeps the
 /// permit that it was asked for [within](super::Arrival::within), whichever gate gave that one.
 #[derive(Clone)]
-pub struct Permit(Arc<Held>);
+pub struct Permit {
+    held: Arc<Held>,
+    /// Of a request within the one that it was given to.
+    is_nested: bool,
+}
 
 struct Held {
     /// `None`: exempt, or within another, which has the slot.
@@ -47,7 +52,8 @@ impl Permit {
     ) -> Permit {
         let (gate, shared) = (shared.id(), Some(Arc::clone(shared)));
         let abandoned = AtomicBool::new(false);
-        Permit(Arc::new(Held { shared, gate, kind, counted, came, began, deadline, abandoned, outer }))
+        let held = Held { shared, gate, kind, counted, came, began, deadline, abandoned, outer };
+        Permit { held: Arc::new(held), is_nested: false }
     }
 
     /// Without a slot.
@@ -55,52 +61,63 @@ impl Permit {
         let abandoned = AtomicBool::new(false);
         let (gate, came, began) = (shared.id(), now, now);
         let (shared, counted, deadline) = (None, None, None);
-        Permit(Arc::new(Held { shared, gate, kind, counted, came, began, deadline, abandoned, outer }))
+        let held = Held { shared, gate, kind, counted, came, began, deadline, abandoned, outer };
+        Permit { held: Arc::new(held), is_nested: false }
     }
 
     /// What it is.
     pub fn kind(&self) -> Kind {
-        self.0.kind
+        self.held.kind
     }
 
     /// How long it waited for its slot.
     pub fn waited(&self) -> Duration {
-        self.0.began.saturating_sub(self.0.came)
+        self.held.began.saturating_sub(self.held.came)
     }
 
     /// What is left, at `now` of the gate's clock, of the time that the request itself allowed, the wait included. `None`: it set none.
     pub fn time_left(&self, now: Duration) -> Option<Duration> {
-        self.0.deadline.map(|deadline| deadline.saturating_sub(now))
+        self.held.deadline.map(|deadline| deadline.saturating_sub(now))
     }
 
-    /// The work is not finished, its asker went away: its time says nothing about how fast the service is.
+    /// The work is not finished, its asker went away: its time counts for [`Slots::Adaptive`](super::Slots::Adaptive) only if it was longer
+    /// than that allows already. Of a request within this one it says nothing, and does nothing.
     pub fn abandon(&self) {
-        self.0.abandoned.store(true, Ordering::Relaxed);
+        if !self.is_nested {
+            self.held.abandoned.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// For a request within this one that needs no slot.
+    pub(super) fn nested(&self) -> Permit {
+        Permit { held: Arc::clone(&self.held), is_nested: true }
     }
 
     /// Of this permit and those that it is within, the ones of this gate, the innermost first.
     pub(super) fn links_of(&self, shared: &Shared) -> impl Iterator<Item = &Permit> {
         let gate = shared.id();
-        std::iter::successors(Some(self), |permit| permit.0.outer.as_ref()).filter(move |permit| permit.0.gate == gate)
+        std::iter::successors(Some(self), |permit| permit.held.outer.as_ref())
+            .filter(move |permit| permit.held.gate == gate)
     }
 
     pub(super) fn deadline(&self) -> Option<Duration> {
-        self.0.deadline
+        self.held.deadline
     }
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
         if let Some(shared) = &self.shared {
-            let finished = !self.abandoned.load(Ordering::Relaxed);
-            shared.release(self.kind.work, self.counted.take(), finished.then_some(self.began));
+            let (went_away, began) = (self.abandoned.load(Ordering::Relaxed), self.began);
+            let ended = if went_away { Ended::WentAway { began } } else { Ended::Finished { began } };
+            shared.release(self.kind.work, self.counted.take(), ended);
         }
     }
 }
 
 impl fmt::Debug for Permit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Permit").field("kind", &self.0.kind).field("waited", &self.waited()).finish_non_exhaustive()
+        f.debug_struct("Permit").field("kind", &self.held.kind).field("waited", &self.waited()).finish_non_exhaustive()
     }
 }
 
@@ -168,7 +185,7 @@ impl Ticket {
                 let times = (self.seat.came, self.shared.now());
                 // The slot came in time, and is taken too late: a task that was polled late, a thread that did not run.
                 if self.deadline.is_some_and(|deadline| times.1 >= deadline) {
-                    self.shared.release(self.kind.work, None, None);
+                    self.shared.release(self.kind.work, None, Ended::Unused);
                     let counted = self.counted.take();
                     return Poll::Ready(Err(self.shared.refuse_counted(Reason::Expired, self.kind, counted)));
                 }
@@ -214,7 +231,7 @@ impl Drop for Ticket {
         match outcome {
             Outcome::Taken => {}
             // The slot came, and nobody is left to use it.
-            Outcome::Granted => self.shared.release(self.kind.work, self.counted.take(), None),
+            Outcome::Granted => self.shared.release(self.kind.work, self.counted.take(), Ended::Unused),
             Outcome::Waits | Outcome::Expired | Outcome::Closed => {
                 self.shared.abandon(self.kind.work, &self.seat, self.counted.take());
             }

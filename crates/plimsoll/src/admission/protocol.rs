@@ -2,7 +2,7 @@
 //!
 //! | protocol | a peer's cap | everything else | when to try again |
 //! |---|---|---|---|
-//! | [`Http`] | 429 | 503 | `Retry-After` in whole seconds, rounded up (RFC 9110, 10.2.3) |
+//! | [`Http`] | 429 | 503 | `Retry-After` in whole seconds, rounded up or down by chance (RFC 9110, 10.2.3) |
 //! | [`Grpc`] | `RESOURCE_EXHAUSTED` (8) | the same | `grpc-retry-pushback-ms` (gRPC proposal A6), in a trailers-only response |
 //! | [`Plain`] | an error | the same | [`Refused::retry_after`] |
 //!
@@ -231,9 +231,7 @@ impl<B: Default, E> Refuse<Response<B>, E> for Http {
             Reason::Peer => StatusCode::TOO_MANY_REQUESTS,
             _ => StatusCode::SERVICE_UNAVAILABLE,
         };
-        let seconds = refused.retry_after.as_millis().div_ceil(1000).max(1);
-        let seconds = u64::try_from(seconds).unwrap_or(u64::MAX);
-        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(refused.retry_after_seconds()));
         response.headers_mut().insert(REASON_HEADER, HeaderValue::from_static(refused.reason.as_str()));
         Ok(response)
     }
@@ -325,10 +323,9 @@ impl<K, Response, E: From<Refused>> Refuse<Response, E> for Plain<K> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::admission::class::Class;
 
     fn refused(reason: Reason) -> Refused {
-        Refused::new(reason, Kind { class: Class::Ordinary, ..Kind::HEAVY }, Duration::from_millis(1_200))
+        Refused::new(reason, Kind::HEAVY, Duration::from_millis(1_000), [0.2, 0.1])
     }
 
     fn said<B>(response: &Response<B>, names: &[&str]) -> Vec<String> {

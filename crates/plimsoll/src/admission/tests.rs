@@ -241,6 +241,40 @@ fn a_permit_keeps_what_it_was_found_within_whichever_gate_that_is_of() {
 }
 
 #[test]
+fn an_adaptive_lane_hears_of_those_who_go_away_but_not_of_a_part_that_is_given_up() {
+    let light = Lane {
+        slots: Slots::Adaptive(Adapt { min: 40, max: 200, ..Adapt::default() }),
+        waiting: 0,
+        wait: Duration::ZERO,
+    };
+    let (gate, clock, _) = gate(Settings { light, ..Settings::default() });
+    let ask = |millis, gone| {
+        let request = permit(gate.admit(of(Kind::LIGHT)));
+        // A part of it, given up early, as a future is that loses a race.
+        permit(gate.admit(Arrival { within: Some(&request), ..of(Kind::LIGHT) })).abandon();
+        clock.advance(Duration::from_millis(millis));
+        if gone {
+            request.abandon();
+        }
+    };
+    for _ in 0..400 {
+        let full: Vec<_> = std::iter::from_fn(|| match gate.admit(of(Kind::LIGHT)) {
+            Answer::Now(permit) => Some(permit),
+            _ => None,
+        })
+        .collect();
+        clock.advance(Duration::from_millis(10));
+        drop(full);
+    }
+    let grown = gate.stats().light.slots;
+    assert!(grown > 100, "{grown}");
+    (0..100).for_each(|_| ask(5, false));
+    assert_eq!(gate.stats().light.base_latency, Some(Duration::from_millis(5)));
+    (0..100).for_each(|_| ask(1_000, true));
+    assert_eq!(gate.stats().light.slots, 40);
+}
+
+#[test]
 fn a_peers_cap_counts_what_waits_and_names_who_it_is() {
     let (gate, _, _) = gate(Settings { heavy: lane(1, 9, 1_000), per_peer: Some(3), ..Settings::default() });
     let (greedy, other) = (Peer::name("greedy"), Peer::name("other"));
@@ -276,6 +310,30 @@ fn peers_that_cannot_be_told_are_not_taken_for_one_and_are_counted() {
     assert_eq!(gate.stats().unknown_peers_total, 4);
     drop(permits);
     assert_eq!(gate.stats().peers, 0);
+}
+
+#[test]
+fn those_refused_together_are_told_to_come_back_at_different_times_in_whole_seconds_too() {
+    for (retry_after_ms, shares) in
+        [(1_000, &[(1, 0.5), (2, 0.5)][..]), (200, &[(1, 0.5), (2, 0.5)]), (2_000, &[(2, 0.25), (3, 0.5), (4, 0.25)])]
+    {
+        let retry_after = Duration::from_millis(retry_after_ms);
+        let (gate, ..) = gate(Settings { heavy: lane(0, 0, 0), retry_after, ..Settings::default() });
+        let mut told = std::collections::BTreeMap::new();
+        for _ in 0..4_000 {
+            let Answer::Refused(refused) = gate.admit(of(Kind::HEAVY)) else { panic!("there is no slot") };
+            assert!((retry_after..2 * retry_after).contains(&refused.retry_after));
+            *told.entry(refused.retry_after_seconds()).or_insert(0) += 1;
+        }
+        assert_eq!(told.len(), shares.len(), "{told:?}");
+        for (seconds, share) in shares {
+            let seen = f64::from(told[seconds]) / 4_000.0;
+            assert!((seen - share).abs() < 0.05, "{retry_after_ms} ms: {told:?}");
+        }
+    }
+    let (gate, ..) = gate(Settings { heavy: lane(0, 0, 0), retry_after: Duration::MAX, ..Settings::default() });
+    let Answer::Refused(refused) = gate.admit(of(Kind::HEAVY)) else { panic!("there is no slot") };
+    assert_eq!((refused.retry_after, refused.retry_after_seconds()), (Duration::MAX, u64::MAX));
 }
 
 #[test]

@@ -114,6 +114,26 @@ fn a_full_disk_refuses_before_anything_is_written() {
 }
 
 #[test]
+fn a_snapshot_that_the_operator_has_written_to_another_filesystem_comes_onto_the_shelf() {
+    let _turn = turn();
+    if !node_is_here() {
+        return;
+    }
+    let Some(disk) = or_skip(Tmpfs::mount(700 << 20)) else { return };
+    let flags = ["--memory", "900M", "--heap", "full", "--heap-every", "1h", "--quiet"];
+    let options = format!("--diagnostic-dir={}", disk.path().display());
+    let service = HeapService::start_with("leak", &flags, |setup| setup.environment("NODE_OPTIONS", &options));
+    let service = service.unwrap_or_else(|why| panic!("{why}"));
+    assert_eq!(tested(&service), "ok");
+    let answer = service.snapshot().expect("an answer");
+    assert_eq!((&answer["method"], &answer["failed"]), (&Value::from("v8-snapshot"), &Value::Null), "{answer}");
+    let id = answer["id"].as_str().expect("an id");
+    assert!(service.captures().join(format!("{id}.heapsnapshot.zst")).is_file(), "{answer}");
+    assert_eq!(std::fs::read_dir(disk.path()).expect("the disk").count(), 0, "nothing stays there");
+    assert_eq!(service.heap_status()["attributed_bytes"], 0);
+}
+
+#[test]
 fn a_disk_that_fills_up_while_the_runtime_writes_is_a_failed_capture_and_the_service_lives() {
     let _turn = turn();
     if !node_is_here() {

@@ -148,6 +148,19 @@ fn a_snapshot_that_is_taken_is_on_the_shelf_and_nothing_stays_put_down_to_it() {
 }
 
 #[test]
+fn a_capture_that_cannot_even_begin_is_counted_and_said() {
+    let (dir, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let program = Program::node(dir.path(), out.path(), ":");
+    let mut context = program.context(dir.path(), Mode::Auto);
+    std::fs::write(dir.path().join("heap"), "no directory").unwrap();
+    let view = at(&mut context, Trigger::Periodic, 1_700_000_000_000);
+    assert!(view.failed.as_ref().is_some_and(|why| why.starts_with("cannot make ")), "{view:?}");
+    assert_eq!(context.desk.view().failed_total["not-begun"], 1);
+    let said = context.shared.journal.newest(1);
+    assert!(said[0].text.starts_with("heap: no capture: cannot make "), "{said:?}");
+}
+
+#[test]
 fn a_snapshot_that_cannot_be_put_on_the_shelf_has_failed_and_a_cheaper_one_is_taken() {
     let (dir, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let program = Program::node(dir.path(), out.path(), &format!("echo {{}} > {SNAPSHOT}"));

@@ -64,6 +64,6 @@ export function heap(snapshot, words) {
     ...growing.map((verdict) => [verdict.key, told(verdict, words), kind(verdict)]),
     ...found.slice(0, SHOWN).map(([of, verdict]) => [verdict.key || `${KINDS[of]} (names need the token)`, told(verdict, words), kind(verdict)]),
     ["captures", one ? captures(one, snapshot.at_unix, words) : null],
-    ["captures do not work", one?.self_test && one.self_test !== "ok" ? one.self_test : null, "bad"],
+    ["captures do not work as asked", one?.self_test && one.self_test !== "ok" ? one.self_test : null, "bad"],
   ]);
 }
