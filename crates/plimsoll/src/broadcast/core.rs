@@ -208,25 +208,47 @@ impl<M> Core<M> {
         self.stats.published.bytes = self.stats.published.bytes.saturating_add(bytes);
     }
 
-    /// Room in the sum and in the ledger, for which those furthest behind go if they must. `None`: there is none.
+    /// Room in the sum and in the ledger, for which those furthest behind go until there is enough. `None`: there is none.
+    ///
+    /// A block in a reader's hands stays in memory when the reader is removed. So where removing everybody would not make room now, only
+    /// those furthest behind are told, who then let go of theirs; and nobody is where the whole ring is less than what is lacking.
     fn make_room(&mut self, weight: u64, removed: &mut Vec<Waker>) -> Option<Option<Charge<'static>>> {
-        let mut looked = false;
+        if let Ok(charge) = self.take_room(weight) {
+            return Some(charge);
+        }
+        self.trim();
+        let mut is_first = true;
         loop {
-            if self.ring.alive_bytes().saturating_add(weight) <= self.bounds.total_bytes {
-                match self.account.as_ref().map(|account| account.try_charge(weight)) {
-                    None => return Some(None),
-                    Some(Ok(charge)) => return Some(Some(charge)),
-                    Some(Err(_)) => {}
-                }
+            let short = match self.take_room(weight) {
+                Ok(charge) => return Some(charge),
+                Err(short) => short,
+            };
+            let helps = self.ring.free_bytes() >= short;
+            let will_help = is_first && self.ring.bytes() >= short;
+            if !(helps || will_help) {
+                return None;
             }
-            if !std::mem::replace(&mut looked, true) {
-                self.trim();
-                continue;
-            }
+            is_first = false;
             let end = self.ring.oldest_end()?;
             self.remove_before(end, Reason::Sum, removed);
             self.trim();
+            if !helps {
+                return None;
+            }
         }
+    }
+
+    /// Takes room in the sum and in the ledger, or says how many bytes are lacking.
+    fn take_room(&self, weight: u64) -> Result<Option<Charge<'static>>, u64> {
+        let alive = self.ring.alive_bytes().saturating_add(weight);
+        if alive > self.bounds.total_bytes {
+            return Err(alive - self.bounds.total_bytes);
+        }
+        let Some(account) = &self.account else { return Ok(None) };
+        account.try_charge(weight).map(Some).map_err(|refused| {
+            let wish = refused.held_bytes.saturating_add(refused.wanted_bytes);
+            wish.saturating_sub(refused.bound_bytes).max(1)
+        })
     }
 
     /// Looks at every subscriber: removes who passed a bound, marks who passed the soft one, drops what everybody has read.

@@ -83,7 +83,8 @@ pub enum Refusal {
     /// It alone is more than a subscriber may be behind: it would remove everybody.
     #[error("message larger than a subscriber may be behind")]
     TooLarge,
-    /// The sum, or the ledger, has no room although nobody is behind any more: what is left is in the hands of readers.
+    /// The sum, or the ledger, has no room, and removing subscribers would not make it: what holds it is in the hands of readers, or of
+    /// other accounts.
     #[error("no room in the sum")]
     Full,
     /// It was closed.

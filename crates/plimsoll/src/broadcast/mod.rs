@@ -8,7 +8,7 @@
 //! |---|---|
 //! | **a slow subscriber** | removed by the first message that puts it past the bound, counted by [`Reason`]; [`Subscriber::next`] and [`Removal`] say so at once, also while its task is stuck in a write. Tell a WebSocket client [`CLOSE_TRY_AGAIN_LATER`] |
 //! | **soft bound** | with [`Bounds::soft`], behind by so much is allowed for so long; who catches up in between starts afresh. Judged at each message and at [`Broadcast::look`] |
-//! | **the sum is full** | the furthest behind are removed until the message fits; if only readers' hands hold memory, `publish` gives the message back |
+//! | **the sum is full** | the furthest behind are removed until the message fits. Where that would not make room, as readers' hands or other accounts hold it, `publish` gives the message back; of those in the ring only the furthest behind are told then, and nobody if even all of them could not make room |
 //! | **too large** | a message heavier than a subscriber may be behind is given back |
 //! | **too many, too fast** | [`Broadcast::subscribe`] refuses, with a time after which to try again, and counts |
 //! | **late** | who subscribes gets what is published from then on |

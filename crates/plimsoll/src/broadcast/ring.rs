@@ -98,6 +98,13 @@ impl<M> Ring<M> {
         self.alive.load(Ordering::Acquire)
     }
 
+    /// Bytes in blocks that are in nobody's hands: they go as soon as they leave the ring.
+    pub(super) fn free_bytes(&self) -> u64 {
+        let ends = self.blocks.iter().skip(1).map(|next| next.start_bytes).chain([self.head_bytes]);
+        let free = self.blocks.iter().zip(ends).filter(|(block, _)| Arc::strong_count(block) == 1);
+        free.map(|(block, end)| end - block.start_bytes).sum()
+    }
+
     pub(super) fn push(&mut self, message: M, weight: u64, charge: Option<Charge<'static>>) {
         let fits = self.blocks.back().is_some_and(|block| {
             self.place(block) < BLOCK_MESSAGES && self.head_bytes - block.start_bytes + weight <= self.block_bytes

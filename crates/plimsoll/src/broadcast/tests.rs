@@ -162,6 +162,61 @@ fn a_full_sum_removes_the_furthest_behind_and_then_refuses() {
 }
 
 #[test]
+fn nobody_is_removed_in_vain_for_what_stuck_writes_hold() {
+    let live = Broadcast::new(Bounds { total_bytes: 20_000, ..bounds(8_000) });
+    let mut sockets: Vec<_> = (0..20).map(|_| live.subscribe().unwrap()).collect();
+    let mut healthy: Vec<_> = (0..5).map(|_| live.subscribe().unwrap()).collect();
+    // With every message another one gets stuck in its write.
+    let (mut held, mut well) = (Vec::new(), &mut sockets[..]);
+    for n in 0..20 {
+        publish(&live, [n]);
+        let (stuck, rest) = well.split_first_mut().expect("twenty");
+        held.push(stuck.try_next().unwrap().expect("the message"));
+        rest.iter_mut().chain(&mut healthy[n as usize / 19..]).for_each(|one| assert_eq!(read(one).unwrap(), [n]));
+        well = rest;
+    }
+    // One of the healthy has not read the newest yet. The stuck that are not told yet are, one block a refusal.
+    assert_eq!((live.stats().removed, live.stats().alive_bytes), ([12, 0, 0], 20_000));
+    for told in 1..8 {
+        assert_eq!(live.publish(heavy(20, 1_000)).unwrap_err().refusal, Refusal::Full);
+        assert_eq!((live.stats().removed, live.stats().subscribers), ([12, 0, told], 13 - told));
+    }
+    assert_eq!(read(&mut healthy[0]).unwrap(), [19]);
+    for _ in 0..10 {
+        assert_eq!(live.publish(heavy(20, 1_000)).unwrap_err().refusal, Refusal::Full);
+        assert_eq!((live.stats().removed, live.stats().subscribers), ([12, 0, 8], 5), "the healthy stay");
+    }
+    held.pop();
+    publish(&live, [20]);
+    // Now one has something to read, and what is lacking lies in hands that were told: nothing in the ring could make room.
+    healthy[1..].iter_mut().for_each(|one| assert_eq!(read(one).unwrap(), [20]));
+    assert!(live.publish(heavy(21, 2_000)).is_err());
+    assert_eq!(
+        (live.stats().removed, live.stats().subscribers),
+        ([12, 0, 8], 5),
+        "2,000 were lacking, 1,000 are in the ring"
+    );
+    drop(held);
+    publish(&live, [21]);
+    assert_eq!(read(&mut healthy[0]).unwrap(), [20, 21]);
+}
+
+#[test]
+fn nobody_is_removed_in_vain_for_what_other_accounts_hold() {
+    let ledger = Ledger::with_cap(10_000);
+    let live = Broadcast::charged_to(bounds(8_000), ledger.account("live").unwrap());
+    let mut reader = live.subscribe().unwrap();
+    publish(&live, 0..3);
+    let other = ledger.account("other").unwrap();
+    let charge = other.charge(10_000);
+    assert_eq!(live.publish(heavy(3, 1_000)).unwrap_err().refusal, Refusal::Full);
+    assert_eq!((live.stats().removed, read(&mut reader).unwrap()), ([0; 3], vec![0, 1, 2]));
+    drop(charge);
+    publish(&live, [3]);
+    assert_eq!(read(&mut reader).unwrap(), [3]);
+}
+
+#[test]
 fn a_message_that_is_refused_comes_back_and_is_counted() {
     let live = Broadcast::new(Bounds { total_bytes: 3_000, ..bounds(8_000) });
     let mut readers: Vec<_> = (0..3).map(|_| live.subscribe().unwrap()).collect();
@@ -177,9 +232,14 @@ fn a_message_that_is_refused_comes_back_and_is_counted() {
     let _quick = live.subscribe().unwrap();
     let error = live.publish(heavy(8, 1_000)).unwrap_err();
     assert_eq!((error.refusal, error.message[0]), (Refusal::Full, 8));
-    assert_eq!((live.stats().removed, live.stats().subscribers), ([0, 0, 3], 1), "they went first");
+    assert_eq!(
+        (live.stats().removed, live.stats().subscribers),
+        ([0, 0, 1], 3),
+        "the furthest behind is told to let go"
+    );
     held.pop();
     publish(&live, 9..10);
+    assert_eq!((live.stats().removed, live.stats().subscribers), ([0, 0, 3], 1), "now that it made room");
     live.close();
     assert_eq!(live.publish(heavy(9, 1_000)).unwrap_err().refusal, Refusal::Closed);
     assert_eq!((live.stats().refused, live.stats().published.items), ([1, 1, 1], 4));

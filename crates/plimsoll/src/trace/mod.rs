@@ -5,7 +5,7 @@
 //! target and reason, a gap in the stream where lines are missing, and batches that are kept and tried again when the sink fails.
 //!
 //! A line above [`LINE_BYTES`] (64 KiB) is cut there and counted. Targets beyond [`PRODUCERS_MAX`] share one place. What the
-//! sink itself logs, on its own thread, is not queued (it would feed itself) but counted: [`Figures::own_total`].
+//! sink itself logs, on its own thread, and an overflow's store, is not queued (it would feed itself) but counted: [`Figures::own_total`].
 //! Dropping the [`Guard`] writes what is queued, at most for [`FINISH`](crate::queue::batch::FINISH), 5 s.
 //!
 //! # Examples
@@ -40,7 +40,7 @@ use tracing_subscriber::fmt::MakeWriter;
 use crate::clock;
 use crate::drain::Drain;
 use crate::queue::batch::{self, Batcher, Finished, Notice, Sink, StartError};
-use crate::queue::{self, Limits, OTHERS, PRODUCERS_MAX, Sender, Weigh, WhenFull};
+use crate::queue::{self, Limits, OTHERS, Overflow, PRODUCERS_MAX, Sender, Weigh, WhenFull};
 use crate::reclaim::ledger::Account;
 pub use sink::ToWriter;
 
@@ -52,7 +52,7 @@ pub const MAX_BYTES: u64 = 8 << 20;
 pub const LINE_BYTES: usize = 64 << 10;
 
 thread_local! {
-    /// This thread is a sink's: what it logs is not queued.
+    /// This thread is a sink's, or within the overflow: what it logs is not queued.
     static IS_SINK: Cell<bool> = const { Cell::new(false) };
 }
 
@@ -80,7 +80,7 @@ impl Weigh for Line {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Figures {
-    /// Lines that a sink logged on its own thread: not queued.
+    /// Lines that a sink logged on its own thread, or an overflow's store on a sender's: not queued.
     pub own_total: u64,
     /// Lines that were longer than [`LINE_BYTES`] and were cut.
     pub cut_total: u64,
@@ -93,7 +93,7 @@ struct Counts {
 }
 
 /// A target's name and its way into the queue.
-type Way = (Arc<str>, Sender<Line>);
+type Way = Arc<(Arc<str>, Sender<Line>)>;
 
 struct Shared {
     /// One for each target that has come, fewer than [`PRODUCERS_MAX`].
@@ -149,18 +149,12 @@ impl Lines {
             text.push(b'\n');
         }
         let text = text.into_boxed_slice();
+        // Not under the lock: a send may wait for room, and whoever has room must not wait for it.
+        let known = self.0.targets.read().get(target).map(Arc::clone);
+        let way = known.unwrap_or_else(|| self.open(target));
+        let (target, sender) = &*way;
         // What does not get in is counted by the queue; a log line is never given back.
-        let send = |(target, sender): &Way| {
-            drop(sender.send(Line { at: clock::wall(), level, target: Arc::clone(target), text }));
-        };
-        let targets = self.0.targets.read();
-        match targets.get(target) {
-            Some(known) => send(known),
-            None => {
-                drop(targets);
-                send(&self.open(target));
-            }
-        }
+        drop(sender.send(Line { at: clock::wall(), level, target: Arc::clone(target), text }));
     }
 
     /// The place of a target that comes for the first time.
@@ -168,15 +162,15 @@ impl Lines {
     fn open(&self, target: &str) -> Way {
         let mut targets = self.0.targets.write();
         if let Some(known) = targets.get(target) {
-            return known.clone();
+            return Arc::clone(known);
         }
         let name: Arc<str> = target.into();
         if targets.len() >= PRODUCERS_MAX - 1 {
-            return (name, self.0.others.1.clone());
+            return Arc::new((name, self.0.others.1.clone()));
         }
-        let sender = self.0.others.1.named(target);
-        targets.insert(Arc::clone(&name), (Arc::clone(&name), sender.clone()));
-        (name, sender)
+        let way = Arc::new((Arc::clone(&name), self.0.others.1.named(target)));
+        targets.insert(name, Arc::clone(&way));
+        way
     }
 }
 
@@ -187,7 +181,8 @@ impl<S: Sink<Line> + 'static> Builder<S> {
         self
     }
 
-    /// Something else when it is full. One that waits makes the service wait for its log.
+    /// Something else when it is full. One that waits makes the service wait for its log. What an overflow logs itself is not queued, as
+    /// what the sink logs: it would wait for itself.
     pub fn when_full(mut self, when_full: WhenFull<Line>) -> Self {
         self.when_full = when_full;
         self
@@ -222,7 +217,11 @@ impl<S: Sink<Line> + 'static> Builder<S> {
     /// # Errors
     /// [`StartError`].
     pub fn start(self) -> Result<(Lines, Guard), StartError> {
-        let mut queue = queue::Builder::new(self.limits, self.when_full);
+        let when_full = match self.when_full {
+            WhenFull::Overflow(store) => WhenFull::Overflow(Box::new(Quiet(store))),
+            other => other,
+        };
+        let mut queue = queue::Builder::new(self.limits, when_full);
         if let Some(account) = self.account {
             queue = queue.account(account);
         }
@@ -235,8 +234,51 @@ impl<S: Sink<Line> + 'static> Builder<S> {
             batch = batch.on_notice(hear);
         }
         let batcher = batch.start()?;
-        let shared = Shared { targets: RwLock::default(), others: (OTHERS.into(), others), counts: Arc::default() };
+        let shared =
+            Shared { targets: RwLock::default(), others: Arc::new((OTHERS.into(), others)), counts: Arc::default() };
         Ok((Lines(Arc::new(shared)), Guard(batcher)))
+    }
+}
+
+/// An overflow in whose calls nothing is queued.
+struct Quiet(Box<dyn Overflow<Line>>);
+
+impl Overflow<Line> for Quiet {
+    fn keep(&mut self, line: Line, producer: &str) -> Result<(), Line> {
+        let _quiet = AsSink::begin();
+        self.0.keep(line, producer)
+    }
+
+    fn next(&mut self) -> Option<Line> {
+        let _quiet = AsSink::begin();
+        self.0.next()
+    }
+
+    fn settle(&mut self, count: u64) {
+        let _quiet = AsSink::begin();
+        self.0.settle(count);
+    }
+
+    fn kept(&self) -> u64 {
+        let _quiet = AsSink::begin();
+        self.0.kept()
+    }
+}
+
+/// For as long as it lives, its thread counts as a sink's; also when the overflow panics.
+struct AsSink {
+    before: bool,
+}
+
+impl AsSink {
+    fn begin() -> AsSink {
+        AsSink { before: IS_SINK.replace(true) }
+    }
+}
+
+impl Drop for AsSink {
+    fn drop(&mut self) {
+        IS_SINK.set(self.before);
     }
 }
 
