@@ -20,7 +20,7 @@
 //! Every refusal is counted by class and reason ([`Stats`]), and carries a time after which to try again, which is different for each.
 //!
 //! [`Gate`] is the whole of it, for any server, with threads or tasks. Feature `tower` adds `AdmissionLayer` with the protocols `Http`, `Grpc`
-//! and `Plain`: 503 or 429 with `Retry-After`, `RESOURCE_EXHAUSTED` with a pushback, or an error — before a byte of a body is read.
+//! and `Plain`: 503 or 429 with `Retry-After`, `RESOURCE_EXHAUSTED` with retry info, or an error — before a byte of a body is read.
 //! The level comes in as a plain value ([`LevelCell`]), from a governor in one line ([`LevelCell::driver`]). Memory: an entry for each peer that has requests here, a place for each that waits.
 
 mod adapt;
@@ -29,6 +29,8 @@ mod error;
 #[cfg(feature = "tower")]
 mod future;
 mod gate;
+#[cfg(feature = "tower")]
+mod grpc;
 mod lane;
 #[cfg(feature = "tower")]
 mod layer;
@@ -52,6 +54,8 @@ pub use error::{Reason, Refused};
 #[cfg(feature = "tower")]
 pub use future::ResponseFuture;
 pub use gate::{Answer, Arrival, Gate, HEAVY_PER_CORE, HEAVY_WAIT, HEAVY_WAITING_PER_SLOT, RETRY_AFTER, Settings};
+#[cfg(feature = "tower")]
+pub use grpc::Grpc;
 pub use lane::{Lane, Slots};
 #[cfg(feature = "tower")]
 pub use layer::AdmissionLayer;
@@ -59,7 +63,7 @@ pub use level_cell::{LEVEL_HOLDS, LevelCell};
 pub use peer::{NAME_BYTES, PEERS, Peer, PeerFigures};
 pub use permit::{Permit, Ticket};
 #[cfg(feature = "tower")]
-pub use protocol::{Grpc, Head, Http, Identity, PeerAddr, Plain, Protocol, REASON_HEADER, Refuse};
+pub use protocol::{Head, Http, Identity, PeerAddr, Plain, Protocol, REASON_HEADER, Refuse};
 #[cfg(feature = "tower")]
 pub use service::Admission;
 pub use shed::{Ramp, Ramps};
