@@ -31,6 +31,8 @@ pub(crate) struct Core {
     pub(crate) sealer_knows: AtomicBool,
     /// The spooler waits for room: what is spooled should be sealed now.
     pub(crate) pressed: AtomicBool,
+    /// The file that tells readers where the ring is could not be written.
+    pub(crate) ring_path_owed: AtomicBool,
     spooler: OnceLock<Thread>,
     sealer: OnceLock<Thread>,
     closing: AtomicBool,
@@ -64,6 +66,7 @@ impl Core {
             sealed_to: AtomicU64::new(0),
             sealer_knows: AtomicBool::new(false),
             pressed: AtomicBool::new(false),
+            ring_path_owed: AtomicBool::new(false),
             spooler: OnceLock::new(),
             sealer: OnceLock::new(),
             closing: AtomicBool::new(false),

@@ -8,10 +8,11 @@ use std::sync::Arc;
 
 use parking_lot::MutexGuard;
 
-use crate::Stream;
 use crate::core::Core;
+use crate::frame::GapNote;
 use crate::ring::at;
 use crate::writer::Writer;
+use crate::{GapReason, Stream};
 
 /// Takes a program's output. One per store; may move to another thread, but is not shared.
 #[derive(Debug)]
@@ -36,6 +37,21 @@ pub struct Landed<'a> {
     /// The bytes are stored, and the ring is more than half full now: who can wait a millisecond gives the spooler time.
     pub pressed: bool,
     _hold: MutexGuard<'a, Writer>,
+}
+
+/// What was read and thrown away while there was no store.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Missed {
+    /// Line ends in it.
+    pub lines: u64,
+    /// Its bytes.
+    pub bytes: u64,
+    /// When the first of it came.
+    pub from_unix_ns: u64,
+    /// When the last of it came.
+    pub to_unix_ns: u64,
+    /// It ends in the middle of a line.
+    pub open: bool,
 }
 
 impl std::fmt::Debug for Landed<'_> {
@@ -75,6 +91,16 @@ impl Intake {
             pressed,
             _hold: hold,
         })
+    }
+
+    /// Counts what a stream printed while no store could be opened: it becomes a gap ([`GapReason::RingFull`]) in front of what comes next.
+    pub fn missed(&mut self, stream: Stream, missed: &Missed) {
+        if missed.bytes > 0 {
+            let Missed { lines: newlines, bytes, from_unix_ns, to_unix_ns, open } = *missed;
+            let note = GapNote { newlines, bytes, from_unix_ns, to_unix_ns, open, reason: GapReason::RingFull };
+            self.core.writer.lock().add_gap(stream, note);
+            self.core.wake_spooler();
+        }
     }
 
     /// Says that the stream's next byte begins a new line: an unfinished last line is complete as it is. Call it when the program

@@ -87,7 +87,7 @@ mod writer;
 pub use dedup::{DEFAULT_DEDUP_EVENTS, Dedup, DedupStats, MAX_SOURCE_BYTES};
 pub use error::StoreError;
 pub use hot::{DEFAULT_HOT_BYTES, HotStats, HotWindow};
-pub use intake::{Intake, Landed};
+pub use intake::{Intake, Landed, Missed};
 pub use level::LogLevel;
 pub use open::{Closed, Heartbeat, Recovery, Store, open};
 pub use query::{Counted, Coverage, Cursor, DEFAULT_PATTERN_BYTES, Entry, EntryKind, Find, Pattern, Query, Reader};

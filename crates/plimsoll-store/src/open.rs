@@ -2,8 +2,8 @@
 //! damaged one aside · check the spool, cut a torn end once · adopt the ring of a dead supervisor and finish its read, or record that
 //! the ring is lost · start the two threads. Nothing that was taken before is lost by it; what cannot be found again becomes a gap.
 //!
-//! A database that cannot be used *now* (locked, disk full, read-only) does not stop the opening: lines wait in ring and spool, and
-//! `Stats::degraded` says why.
+//! A database that cannot be written *now* (locked, disk full, read-only) does not stop the opening: how far sealing has come is read as
+//! a reader does, lines wait in ring and spool, and `Stats::degraded` says why.
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -11,6 +11,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -141,14 +142,15 @@ pub fn open(settings: Settings) -> Result<(Intake, Store, Recovery), StoreError>
     let lock = lock(&spool_dir.join(LOCK_FILE))?;
     let mut recovery = Recovery::default();
     let database = open_database(&settings, &mut recovery)?;
-    let sealed = match &database {
-        Some(opened) => opened.database.sealed_positions()?,
-        None => [Resume::default(); 3],
+    let known = match &database {
+        Some(opened) => Some(opened.database.sealed_positions()?),
+        None => sealed_for_a_reader(&settings)?,
     };
+    let sealed = known.unwrap_or_default();
     let checked = segment::check(Content::Log, &spool_dir, 0, &mut |_| ())?;
     recovery.torn_bytes = checked.torn_bytes;
     recovery.spool_holes = checked.holes;
-    let (ring, mut writer) = open_ring(&settings, &checked, sealed, database.is_some(), &mut recovery)?;
+    let (ring, mut writer) = open_ring(&settings, &checked, sealed, known.is_some(), &mut recovery)?;
     let spool = Segments::new(spool_dir, Content::Log, Box::new(RealDisk), settings.spool_bytes, &checked.segments);
     recovery.spool_bytes = spool.used();
     recovery.ring_bytes = ring.used();
@@ -160,8 +162,14 @@ pub fn open(settings: Settings) -> Result<(Intake, Store, Recovery), StoreError>
         writer.add_gap(Stream::Plimsoll, recover::unknown(GapReason::DatabaseLost, clock::unix_ns()));
     }
     writer.limit(settings.rate_limit);
-    write_ring_path(&dir, ring.path())?;
+    let found = write_ring_path(&dir, ring.path());
     let core = Arc::new(Core::new(settings, ring, writer, spool));
+    if let Err(e) = found {
+        // Without it readers do not find the ring; the spooler tries again.
+        core.ring_path_owed.store(true, Ordering::Relaxed);
+        recovery.degraded.get_or_insert_with(|| e.to_string());
+        core.trouble.spool_failed(&io::Error::other(e));
+    }
     if let Some(said) = &recovery.degraded {
         core.trouble.database_failed(said);
     }
@@ -314,6 +322,16 @@ fn open_database(settings: &Settings, recovery: &mut Recovery) -> Result<Option<
     }
 }
 
+/// How far sealing has come, as a reader sees it: another process's write lock, a full disk or a file that may not be written keep nobody
+/// from reading. `None`: it cannot be read either.
+fn sealed_for_a_reader(settings: &Settings) -> Result<Option<[Resume; 3]>, StoreError> {
+    match crate::query::sealed_position(&settings.dir.join(retain::DATABASE_FILE)) {
+        Ok(position) => Ok(Some(position.resume)),
+        Err(e @ StoreError::Version { .. }) => Err(e),
+        Err(_) => Ok(None),
+    }
+}
+
 /// Adopts the ring of a dead supervisor, or makes a new one.
 fn open_ring(
     settings: &Settings,
@@ -349,9 +367,9 @@ fn open_ring(
         }
     }
     recovery.ring_lost |= recorded.is_some();
-    let database = settings.dir.join(retain::DATABASE_FILE);
-    if !known && std::fs::metadata(&database).is_ok_and(|m| m.len() > 0) {
+    if !known {
         // Where to go on stands only in the database, which cannot be read now.
+        let database = settings.dir.join(retain::DATABASE_FILE);
         let said = recovery.degraded.take().unwrap_or_default();
         return Err(StoreError::Io {
             action: "find the end of the log in",
@@ -411,7 +429,7 @@ pub(crate) fn read_ring_path(dir: &Path) -> io::Result<Option<PathBuf>> {
     Ok((!bytes.is_empty()).then(|| PathBuf::from(std::ffi::OsString::from_vec(bytes))))
 }
 
-fn write_ring_path(dir: &Path, ring: &Path) -> Result<(), StoreError> {
+pub(crate) fn write_ring_path(dir: &Path, ring: &Path) -> Result<(), StoreError> {
     let path = dir.join(RING_PATH_FILE);
     if read_ring_path(dir).is_ok_and(|there| there.as_deref() == Some(ring)) {
         return Ok(());

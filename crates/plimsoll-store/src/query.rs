@@ -86,6 +86,11 @@ enum Scanned {
     Enough,
 }
 
+/// How far sealing has come in the database at `path`, as a reader sees it; nowhere if there is none yet.
+pub(crate) fn sealed_position(path: &Path) -> Result<Position, StoreError> {
+    Archive::open(path)?.map_or(Ok(Position::default()), |archive| archive.position())
+}
+
 impl std::fmt::Debug for Reader {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Reader").field("database", &self.database).finish_non_exhaustive()

@@ -4,12 +4,14 @@
 //! |---|---|---|
 //! | `retain_bytes` | pages in use | at every seal |
 //! | `retain_lines` | lines in chunks | at every seal |
-//! | `retain_age` | from a chunk's newest line | at every seal, and when the oldest is due |
+//! | `retain_age` | from a chunk's newest line, of what is from a time to come since it was seen | at every seal, and when the oldest is due |
 //! | `retain_sum_bytes` | the databases beside this one too | every 16 MiB, and when idle |
 //! | what leaves `free_disk_bytes` | free blocks of the filesystem | every 16 MiB, and when idle |
 //!
-//! Whole chunks go, the oldest first, at most 64 MiB in a transaction; so up to a chunk more than allowed is kept; the newest one goes by age only. The write-ahead log (8
-//! MiB while busy) comes on top. A database set aside is kept as `logs.db.damaged-<unix seconds>`; only the newest such file is kept.
+//! Whole chunks go, the oldest first, at most 64 MiB in a transaction; so up to a chunk more than allowed is kept; the newest one goes by age only. The
+//! write-ahead log (8 MiB while busy) comes on top. While a reader holds an old state the log cannot be emptied: what it has beyond 8 MiB
+//! counts as kept, and at an eighth of `retain_bytes` (8 to 32 MiB) nothing is written any more until the reader is gone
+//! ([`Opened::log_is_held`]); lines wait in the spool meanwhile. A database set aside is kept as `logs.db.damaged-<unix seconds>`; only the newest such file is kept.
 
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -33,6 +35,13 @@ const FREE_PART: u64 = 4;
 /// However little disk is free, this part of `retain_bytes` stays: the newest lines are worth more than the space.
 const STAYS_PART: u64 = 16;
 
+/// What the write-ahead log may have on top of `retain_bytes`, and what it may always have.
+const LOG_BYTES: u64 = 8 << 20;
+/// What it may have at most, however much is kept …
+const LOG_MOST_BYTES: u64 = 32 << 20;
+/// … and as a part of `retain_bytes`.
+const LOG_PART: u64 = 8;
+
 /// An open database, and which file it is.
 #[derive(Debug)]
 pub(crate) struct Opened {
@@ -45,6 +54,8 @@ pub(crate) struct Opened {
     lines: u64,
     /// Bytes sealed since others' use of the disk was looked at.
     unlooked: u64,
+    /// A chunk from a time to come, and since when it is seen.
+    ahead: Option<(i64, u64)>,
 }
 
 /// Opens the database of a store, or begins one; a damaged one is set aside.
@@ -69,7 +80,7 @@ pub(crate) fn open(settings: &Settings) -> Result<Opened, StoreError> {
         other => (other?, None),
     };
     let lines = database.lines()?;
-    Ok(Opened { database, set_aside, identity: identity(&path), path, lines, unlooked: LOOK_EVERY_BYTES })
+    Ok(Opened { database, set_aside, identity: identity(&path), path, lines, unlooked: LOOK_EVERY_BYTES, ahead: None })
 }
 
 impl Opened {
@@ -82,6 +93,14 @@ impl Opened {
     pub(crate) fn sealed(&mut self, lines: u64, bytes: u64) {
         self.lines += lines;
         self.unlooked = self.unlooked.saturating_add(bytes);
+    }
+
+    /// Whether the write-ahead log is as long as it may get and cannot be emptied, since a reader holds an old state; then nothing
+    /// more may be written. How long it is.
+    pub(crate) fn log_is_held(&self, settings: &Settings) -> Result<Option<u64>, StoreError> {
+        let most = (settings.retain_bytes / LOG_PART).clamp(LOG_BYTES, LOG_MOST_BYTES);
+        let held = self.database.log_bytes() >= most && !self.database.checkpoint()?;
+        Ok(held.then(|| self.database.log_bytes()))
     }
 
     /// Lines in all chunks.
@@ -97,7 +116,8 @@ impl Opened {
         idle: bool,
         tell: &mut dyn FnMut(RetainReason, Deleted),
     ) -> Result<(), StoreError> {
-        let over = self.database.used_bytes()?.saturating_sub(settings.retain_bytes);
+        let beyond = self.database.log_bytes().saturating_sub(LOG_BYTES);
+        let over = (self.database.used_bytes()? + beyond).saturating_sub(settings.retain_bytes);
         self.delete(RetainReason::Bytes, over, tell)?;
         if let Some(most) = settings.retain_lines {
             let over = self.lines.saturating_sub(most);
@@ -107,7 +127,12 @@ impl Opened {
         }
         if let Some(age) = settings.retain_age {
             let before = now_unix_ns.saturating_sub(u64::try_from(age.as_nanos()).unwrap_or(u64::MAX));
-            self.delete_while(RetainReason::Age, |oldest, _| oldest.last_unix_ns < before, tell)?;
+            let [old, ahead] = self.database.newest_before_and_after(before, now_unix_ns)?;
+            let ahead = self.ahead_long(ahead, before, now_unix_ns);
+            // What was sealed before it is older, whatever its clock said.
+            if let Some(newest) = old.max(ahead) {
+                self.delete_while(RetainReason::Age, |oldest, _| oldest.id <= newest, tell)?;
+            }
         }
         if !idle && self.unlooked < LOOK_EVERY_BYTES {
             return Ok(());
@@ -127,10 +152,24 @@ impl Opened {
         Ok(())
     }
 
+    /// Of a chunk that is from a time to come (the clock was set back) only how long it has been seen is known: the chunk that was first
+    /// seen before `before`, if it is that long.
+    fn ahead_long(&mut self, ahead: Option<i64>, before: u64, now_unix_ns: u64) -> Option<i64> {
+        let seen = match (self.ahead, ahead) {
+            (Some((id, _)), Some(newest)) if id <= newest => self.ahead,
+            (_, newest) => newest.map(|id| (id, now_unix_ns)),
+        };
+        let long = seen.filter(|(_, since)| *since < before).map(|(id, _)| id);
+        self.ahead = seen.filter(|_| long.is_none());
+        long
+    }
+
     /// When the oldest chunk is too old; `None`: never, or there is none.
     pub(crate) fn too_old_at_unix_ns(&self, settings: &Settings) -> Result<Option<u64>, StoreError> {
         let Some(age) = settings.retain_age else { return Ok(None) };
         let oldest = self.database.oldest_unix_ns()?;
+        // From a time to come: since it was seen.
+        let oldest = oldest.map(|at| self.ahead.map_or(at, |(_, seen)| at.min(seen)));
         Ok(oldest.map(|at| at.saturating_add(u64::try_from(age.as_nanos()).unwrap_or(u64::MAX))))
     }
 
@@ -171,15 +210,18 @@ impl Opened {
     /// Empties the write-ahead log and gives free pages back, about `bytes` of them, in steps that the disk has room for: what is moved
     /// stands in the log until the step is over.
     fn shrink(&mut self, bytes: u64, stop: &dyn Fn() -> bool) -> Result<(), StoreError> {
-        self.database.checkpoint()?;
+        if !self.database.checkpoint()? {
+            // What would be moved would only make the log longer.
+            return Ok(());
+        }
         let began = self.database.size_bytes();
         loop {
             let step = (free_bytes(&self.path) / 8).clamp(LEAST_STEP_BYTES, STEP_BYTES);
             let before = self.database.size_bytes();
             self.database.incremental_vacuum(step)?;
-            self.database.checkpoint()?;
+            let emptied = self.database.checkpoint()?;
             let now = self.database.size_bytes();
-            if now >= before || began - now >= bytes || stop() {
+            if !emptied || now >= before || began - now >= bytes || stop() {
                 return Ok(());
             }
         }

@@ -7,7 +7,8 @@
 //! What queries and retention ask of a chunk stands in one covering index, so that a look at thousands of chunks reads a few pages and
 //! no chunk. Token filters ([`crate::filter`]) have a table of their own, so that looking for a word reads filters and no chunks.
 //!
-//! Bounds: page cache 1 MiB, write-ahead log 8 MiB between checkpoints (more while a reader holds an old state), busy wait 2 s (the sealer's 0.2 s).
+//! Bounds: page cache 1 MiB, write-ahead log 8 MiB between checkpoints ([`crate::retain`] stops a log that a reader keeps from being
+//! emptied), busy wait 2 s (the sealer's 0.2 s).
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -101,8 +102,8 @@ pub(crate) struct Facts {
 /// The oldest chunk, as retention asks for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Oldest {
+    pub(crate) id: i64,
     pub(crate) lines: u64,
-    pub(crate) last_unix_ns: u64,
     /// There is no other.
     pub(crate) is_only: bool,
 }
@@ -236,11 +237,19 @@ impl Database {
         self.connection.query_row(sum, [], first).map(unsigned).map_err(failed(&self.path))
     }
 
-    /// When the newest line of the oldest chunk came; `None`: there is no chunk.
+    /// When the newest line came of the chunk of which that was longest ago; `None`: there is no chunk.
     pub(crate) fn oldest_unix_ns(&self) -> Result<Option<u64>, StoreError> {
-        let oldest = "SELECT last_unix_ns FROM chunk WHERE id = (SELECT min(id) FROM chunk)";
-        let found = self.connection.query_row(oldest, [], first).optional().map_err(failed(&self.path))?;
+        let oldest = "SELECT min(last_unix_ns) FROM chunk INDEXED BY chunk_facts";
+        let found: Option<i64> = self.connection.query_row(oldest, [], |r| r.get(0)).map_err(failed(&self.path))?;
         Ok(found.map(unsigned))
+    }
+
+    /// The newest chunk whose newest line came before `before`, and the newest one whose newest line came after `now`.
+    pub(crate) fn newest_before_and_after(&self, before: u64, now: u64) -> Result<[Option<i64>; 2], StoreError> {
+        let find = "SELECT max(id) FILTER (WHERE last_unix_ns < ?1), max(id) FILTER (WHERE last_unix_ns > ?2)
+                    FROM chunk INDEXED BY chunk_facts";
+        let row = |r: &rusqlite::Row<'_>| Ok([r.get(0)?, r.get(1)?]);
+        self.connection.query_row(find, (signed(before), signed(now)), row).map_err(failed(&self.path))
     }
 
     /// Where each stream goes on, in the order of [`Stream::ALL`]; all zero in a new database.
@@ -262,18 +271,18 @@ impl Database {
         let mut deleted = Deleted::default();
         {
             let mut find = write.prepare_cached(
-                "SELECT id, lines, last_unix_ns, length(blob), id = (SELECT max(id) FROM chunk) FROM chunk
+                "SELECT id, lines, length(blob), id = (SELECT max(id) FROM chunk) FROM chunk
                  WHERE id = (SELECT min(id) FROM chunk)",
             )?;
             let row = |r: &rusqlite::Row<'_>| {
-                let (lines, last_unix_ns) = (unsigned(r.get(1)?), unsigned(r.get(2)?));
-                let oldest = Oldest { lines, last_unix_ns, is_only: r.get(4)? };
-                Ok((r.get::<_, i64>(0)?, oldest, unsigned(r.get(3)?)))
+                let oldest = Oldest { id: r.get(0)?, lines: unsigned(r.get(1)?), is_only: r.get(3)? };
+                Ok((oldest, unsigned(r.get(2)?)))
             };
-            while let Some((id, oldest, len)) = find.query_row([], row).optional()? {
+            while let Some((oldest, len)) = find.query_row([], row).optional()? {
                 if !more(oldest, deleted) {
                     break;
                 }
+                let id = oldest.id;
                 let filter = "DELETE FROM filter WHERE chunk = ?1 RETURNING length(bits)";
                 let bits = write.prepare_cached(filter)?.query_row([id], first).optional()?.map_or(0, unsigned);
                 write.prepare_cached("DELETE FROM chunk WHERE id = ?1")?.execute([id])?;
@@ -301,7 +310,12 @@ impl Database {
     /// Bytes on disk: the database file and its write-ahead log.
     pub(crate) fn size_bytes(&self) -> u64 {
         let len = |path: &Path| std::fs::metadata(path).map_or(0, |m| m.len());
-        len(&self.path) + len(&beside(&self.path, "-wal"))
+        len(&self.path) + self.log_bytes()
+    }
+
+    /// Bytes on disk of the write-ahead log.
+    pub(crate) fn log_bytes(&self) -> u64 {
+        std::fs::metadata(beside(&self.path, "-wal")).map_or(0, |m| m.len())
     }
 
     /// Gives free pages back, at most `bytes` of them.

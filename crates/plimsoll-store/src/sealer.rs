@@ -63,6 +63,8 @@ struct Sealer<'a> {
     unmerged: u64,
     /// When the oldest chunk gets too old; `None`: there is none, or age is no matter.
     age_at: Option<Duration>,
+    /// A reader keeps the database's log from being emptied.
+    held: bool,
 }
 
 /// What is read and not sealed yet.
@@ -93,6 +95,7 @@ pub(crate) fn run(core: &Core, database: Option<Opened>, told_lost: bool) {
         unmerged: 0,
         // Looked at as soon as there is a database.
         age_at: core.settings.retain_age.map(|_| Duration::ZERO),
+        held: false,
     };
     while !core.gives_up() {
         match sealer.turn() {
@@ -127,13 +130,21 @@ impl Sealer<'_> {
         let at_end = work.frames.position() >= tail;
         // Pressed with nothing to seal: the disk is nearly full, and only old chunks can make room.
         let must_make_room = pressed && at_end && work.builders.is_empty() && core.settings.free_disk_bytes > 0;
-        if must_make_room || self.age_at.is_some_and(|at| now >= at) {
+        let must_keep = must_make_room || self.age_at.is_some_and(|at| now >= at);
+        let patience = PATIENCE_SEGMENTS * core.spool.segment_bytes();
+        let far_behind = work.frames.position().saturating_sub(work.lowest) >= patience;
+        let must_seal = work.builders.is_full() || (due && at_end) || (far_behind && !work.builders.is_empty());
+        if (must_keep || must_seal) && self.may_not_write()? {
+            // Due again at once then: what is read waits in memory, the rest in the spool.
+            self.seal_at = self.seal_at.or(due.then_some(now));
+            return Ok(Turn::Sleep(Some(self.retry_at - now)));
+        }
+        if must_keep {
             self.keep(at_end)?;
             return Ok(Turn::Again);
         }
-        let patience = PATIENCE_SEGMENTS * core.spool.segment_bytes();
-        let far_behind = work.frames.position().saturating_sub(work.lowest) >= patience;
-        if work.builders.is_full() || (due && at_end) || (far_behind && !work.builders.is_empty()) {
+        let Some(work) = self.work.as_mut() else { return Ok(Turn::Again) };
+        if must_seal {
             self.seal(due && at_end)?;
             if due && !at_end {
                 // A chunk was full before the end: what is behind it has waited as long.
@@ -144,6 +155,28 @@ impl Sealer<'_> {
         work.cut_what_holds(core, patience, at_end);
         let waiting = !at_end || !work.builders.is_empty();
         Ok(self.rest(now, tail, waiting))
+    }
+
+    /// Whether a reader keeps the database's log from being emptied, which is as long as it may get. It is said, and looked at again
+    /// after 100 ms … 5 s.
+    fn may_not_write(&mut self) -> Result<bool, StoreError> {
+        let core = self.core;
+        let Some(opened) = self.database.as_ref() else { return Ok(false) };
+        let Some(bytes) = opened.log_is_held(&core.settings)? else {
+            if std::mem::take(&mut self.held) {
+                core.trouble.database_well();
+                self.retry_after = FIRST_RETRY;
+            }
+            return Ok(false);
+        };
+        let path = opened.database.path().display();
+        core.trouble.database_waits(&format!(
+            "a reader holds an old state of {path}, whose log cannot be emptied and has {bytes} bytes: lines wait in the spool"
+        ));
+        self.held = true;
+        self.retry_at = clock::monotonic() + self.retry_after;
+        self.retry_after = (self.retry_after * 2).min(LAST_RETRY);
+        Ok(true)
     }
 
     /// Sets the timers, and says how long to sleep.
@@ -259,7 +292,8 @@ impl Sealer<'_> {
         let Some(opened) = self.database.as_mut() else { return Ok(()) };
         let now = clock::unix_ns();
         opened.retain(&core.settings, now, idle, &mut |reason, deleted| core.tally.retire(reason, deleted))?;
-        if !core.is_closing() && (idle || self.unmerged >= EVERY_SEALS) {
+        let may_merge = !core.is_closing() && opened.log_is_held(&core.settings)?.is_none();
+        if may_merge && (idle || self.unmerged >= EVERY_SEALS) {
             self.unmerged = 0;
             let merged = self.merger.step(&mut opened.database)?;
             core.tally.merged_chunks.fetch_add(merged.from, Ordering::Relaxed);

@@ -64,7 +64,8 @@ impl std::fmt::Display for Stream {
 /// Why lines are missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum GapReason {
-    /// The ring was full, because the disk was too slow, full, or the spool at its budget. The count is exact.
+    /// The ring was full, because the disk was too slow, full, or the spool at its budget; or there was none, because the store could
+    /// not be opened ([`crate::Intake::missed`]). The count is exact.
     RingFull = 1,
     /// A kill fell into a read of something that is not a pipe; at most its last few bytes are missing. Not countable.
     Interrupted = 2,

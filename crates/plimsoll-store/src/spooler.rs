@@ -48,6 +48,11 @@ pub(crate) fn run(core: &Core) {
         if core.ring.used() < PACE_BYTES && !core.is_closing() && clock::monotonic() < last_write + PACE {
             std::thread::sleep(PACE);
         }
+        if core.ring_path_owed.load(Ordering::Relaxed)
+            && crate::open::write_ring_path(&core.settings.dir, core.ring.path()).is_ok()
+        {
+            core.ring_path_owed.store(false, Ordering::Relaxed);
+        }
         let tail = core.ring.tail();
         let end = batch_end(core, tail);
         if let Some(why) = core.spool.full(end - tail) {

@@ -188,6 +188,12 @@ impl Trouble {
         state.database = Some(what.into());
     }
 
+    pub(crate) fn database_waits(&self, why: &str) {
+        let mut state = self.0.lock();
+        state.last = Some(why.into());
+        state.database = Some(why.into());
+    }
+
     pub(crate) fn database_well(&self) {
         self.0.lock().database = None;
     }

@@ -1,8 +1,10 @@
 //! Where the program's output goes: the one place that knows both the tail thread and the log store.
 //!
 //! The ring lies on tmpfs (`/dev/shm/plimsoll-UID/…`, directory 0700 and our own), else beside the other files, which is
-//! said. A store that cannot be opened is no reason not to run: the output is then read, echoed and not kept, and every
-//! face says so.
+//! said. A store that cannot be opened is no reason not to run: the output is then read, echoed, counted and not kept, every
+//! face says so, and it is tried again ([`late`]).
+
+mod late;
 
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -16,6 +18,7 @@ use parking_lot::Mutex;
 use plimsoll::clock::{self, Clock as _, MonotonicClock};
 use plimsoll_store::{Intake, RateLimit, RetainReason, Settings, Store, Stream};
 
+use self::late::{Late, Nowhere};
 use super::beat::Beat;
 use crate::commands::keep::Keep;
 use crate::commands::rate::words;
@@ -25,8 +28,6 @@ use crate::snapshot::{LogsView, StreamView};
 use crate::tail::echo::Echo;
 use crate::tail::{self, Inputs, Landing, Notes, STDERR, Setup, Sink, TailHandle};
 
-/// The most that one read takes where there is no store.
-const READ_BYTES: usize = 64 << 10;
 /// How long sealing what is left may take at the end; what is not sealed stays readable in the spool.
 const SEAL: Duration = Duration::from_secs(3);
 /// Shared memory, where the ring survives us and costs no disk.
@@ -67,8 +68,19 @@ impl Kept {
 pub(crate) enum Place {
     /// The log store.
     Store(Intake),
-    /// Nowhere: what is left when no store can be had. The program is not blocked by it.
-    Nowhere(Box<[u8]>),
+    /// Nowhere: what is left while no store can be had. The program is not blocked by it.
+    Nowhere(Box<Nowhere>),
+}
+
+impl Place {
+    /// Takes the store that has come meanwhile.
+    fn look(&mut self) {
+        if let Place::Nowhere(nowhere) = self
+            && let Some(store) = nowhere.store()
+        {
+            *self = store;
+        }
+    }
 }
 
 impl Sink for Place {
@@ -79,6 +91,7 @@ impl Sink for Place {
         at_unix_ns: u64,
         see: &mut dyn FnMut(&[u8], u64),
     ) -> io::Result<Landing> {
+        self.look();
         match self {
             Place::Store(intake) => {
                 let stream = if stream == STDERR { Stream::Stderr } else { Stream::Stdout };
@@ -90,25 +103,26 @@ impl Sink for Place {
                 see(landed.data, landed.lines);
                 Ok(Landing { bytes: landed.bytes, more: landed.more, pressed: landed.pressed })
             }
-            Place::Nowhere(buffer) => {
-                let bytes = rustix::io::read(fd, &mut **buffer)?;
-                see(&buffer[..bytes], buffer[..bytes].iter().filter(|byte| **byte == b'\n').count() as u64);
-                Ok(Landing { bytes, more: bytes == READ_BYTES, pressed: false })
-            }
+            Place::Nowhere(nowhere) => nowhere.read_from(stream, fd, at_unix_ns, see),
         }
     }
 
     fn note(&mut self, text: &str, at_unix_ns: u64) {
+        self.look();
         if let Place::Store(intake) = self {
             intake.note(text, at_unix_ns);
         }
     }
 
     fn end_lines(&mut self, at_unix_ns: u64) {
-        if let Place::Store(intake) = self {
-            for stream in [Stream::Stdout, Stream::Stderr] {
-                intake.end_of(stream, at_unix_ns);
+        self.look();
+        match self {
+            Place::Store(intake) => {
+                for stream in [Stream::Stdout, Stream::Stderr] {
+                    intake.end_of(stream, at_unix_ns);
+                }
             }
+            Place::Nowhere(nowhere) => nowhere.end_lines(),
         }
     }
 }
@@ -116,9 +130,9 @@ impl Sink for Place {
 /// The log path of one supervisor: the tail thread and the store that it feeds.
 pub(crate) struct Logs {
     tail: Mutex<Option<TailHandle<Place>>>,
-    store: Mutex<Option<Store>>,
-    /// Why there is no store.
-    without: Option<String>,
+    store: Arc<Mutex<Option<Store>>>,
+    /// There was no store at the start.
+    late: Option<Arc<Late>>,
     /// What each stream may print, in words, when that is limited.
     limit: Option<String>,
 }
@@ -146,6 +160,18 @@ impl Logs {
         kept: Kept,
         goes_on: bool,
     ) -> io::Result<(Logs, Opened)> {
+        Logs::start_with(layout, beat, inputs, echo, kept, goes_on, late::RETRY)
+    }
+
+    fn start_with(
+        layout: &Layout,
+        beat: &Beat,
+        inputs: Inputs,
+        echo: Option<Echo>,
+        kept: Kept,
+        goes_on: bool,
+        retry: Duration,
+    ) -> io::Result<(Logs, Opened)> {
         let mut opened = Opened::default();
         let ring_path = match shared_file(layout, "ring") {
             Ok(path) => path,
@@ -155,26 +181,29 @@ impl Logs {
             }
         };
         let settings = kept.settings(Settings::new(layout.home(), ring_path, layout.name()));
-        let (place, store, without) = match plimsoll_store::open(settings) {
+        let (place, store, late) = match plimsoll_store::open(settings.clone()) {
             Ok((mut intake, store, recovery)) => {
-                if !goes_on {
-                    let now = u64::try_from(clock::wall().as_nanos()).unwrap_or(u64::MAX);
-                    [Stream::Stdout, Stream::Stderr].into_iter().for_each(|stream| intake.end_of(stream, now));
-                }
+                begin(&mut intake, goes_on);
                 opened.notes = recovery.notes();
                 let heartbeat = store.heartbeat_handle();
                 beat.show_in(Box::new(move |ns| heartbeat.beat(ns)));
                 (Place::Store(intake), Some(store), None)
             }
             Err(error) => {
-                let why = format!("the program's output is not kept: {error}");
-                opened.warnings.push(why.clone());
-                (Place::Nowhere(vec![0; READ_BYTES].into_boxed_slice()), None, Some(why))
+                let late = Late::because(&error);
+                opened.notes.extend(late.why());
+                let beats = Arc::clone(&late);
+                beat.show_in(Box::new(move |ns| beats.beat(ns)));
+                (Place::Nowhere(Box::new(Nowhere::new(Arc::clone(&late)))), None, Some(late))
             }
         };
         let tail = tail::start(Setup { intake: place, inputs, echo, clock: Arc::new(MonotonicClock) })?;
+        let store = Arc::new(Mutex::new(store));
+        if let Some(late) = &late {
+            late.open_later(settings, goes_on, retry, Arc::clone(&store), tail.notes())?;
+        }
         let limit = (!kept.rate.is_none()).then(|| words(&kept.rate));
-        Ok((Logs { tail: Mutex::new(Some(tail)), store: Mutex::new(store), without, limit }, opened))
+        Ok((Logs { tail: Mutex::new(Some(tail)), store, late, limit }, opened))
     }
 
     /// For lines of Plimsoll's own.
@@ -192,6 +221,7 @@ impl Logs {
     /// What is wrong now, one sentence each.
     pub(crate) fn warnings(&self) -> Vec<String> {
         let mut warnings = self.tail.lock().as_ref().map(TailHandle::warnings).unwrap_or_default();
+        warnings.extend(self.late.as_deref().and_then(Late::why));
         if let Some(store) = self.store.lock().as_ref() {
             warnings.extend(store.stats().degraded);
         }
@@ -200,7 +230,7 @@ impl Logs {
 
     /// What is shown.
     pub(crate) fn view(&self) -> LogsView {
-        let mut view = LogsView { degraded: self.without.clone(), ..LogsView::default() };
+        let mut view = LogsView::default();
         if let Some(tail) = self.tail.lock().as_ref() {
             view.echo_dropped_lines_total = tail.echo_counters().dropped_lines;
             let [stdout, stderr] = tail.volume(MonotonicClock.now());
@@ -232,6 +262,14 @@ impl Logs {
             }
             view.degraded = stats.degraded;
         }
+        if let Some(late) = self.late.as_deref() {
+            for (stream, lost) in late.lost() {
+                let shown = view.streams.entry(stream.name().to_owned()).or_default();
+                shown.dropped_lines_total += lost.dropped_lines_total;
+                shown.dropped_bytes_total += lost.dropped_bytes_total;
+            }
+            view.degraded = late.why().or(view.degraded);
+        }
         view
     }
 
@@ -248,6 +286,11 @@ impl Logs {
             said.push(format!("{} lines were not echoed", drained.echo.dropped_lines));
         }
         drop(drained.intake);
+        if let Some(late) = self.late.as_deref() {
+            late.stop();
+            let lost: u64 = late.lost().iter().map(|(_, lost)| lost.dropped_lines_total).sum();
+            said.extend(late.why().map(|why| format!("{lost} lines were lost: {why}")));
+        }
         if let Some(store) = self.store.lock().take() {
             let closed = store.close(SEAL);
             for stuck in closed.stuck_threads {
@@ -263,6 +306,14 @@ impl Logs {
             }
         }
         said
+    }
+}
+
+/// Ends what an earlier program left unfinished, unless the program of this life goes on with it.
+fn begin(intake: &mut Intake, goes_on: bool) {
+    if !goes_on {
+        let now = u64::try_from(clock::wall().as_nanos()).unwrap_or(u64::MAX);
+        [Stream::Stdout, Stream::Stderr].into_iter().for_each(|stream| intake.end_of(stream, now));
     }
 }
 
@@ -316,6 +367,59 @@ mod tests {
             assert_eq!(settings.spool_bytes + settings.retain_bytes + DATABASE_BESIDE_BYTES, disk_bytes);
             assert!(settings.retain_bytes >= disk_bytes / 4, "{disk_bytes}");
         }
+    }
+
+    /// A file where the spool's directory should be, which goes away: what was printed before is counted, what comes then is kept.
+    #[test]
+    fn a_store_that_cannot_be_opened_is_tried_again_and_what_was_lost_is_counted() {
+        use rustix::pipe::{PipeFlags, pipe_with};
+        use std::io::Write as _;
+
+        let dir = tempfile::tempdir().unwrap();
+        let layout = Layout::new(dir.path(), "web").unwrap();
+        std::fs::create_dir_all(layout.home()).unwrap();
+        let spool = layout.home().join("spool");
+        std::fs::write(&spool, "no directory").unwrap();
+        let pipe = || pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).unwrap();
+        let ((stdout, out), (stderr, _err)) = (pipe(), pipe());
+        let mut out = std::fs::File::from(out);
+        let kept = Kept { disk_bytes: LOG_DISK_BYTES, rate: RateLimit::default(), keep: Keep::default() };
+        let beat = Beat::default();
+        let inputs = Inputs::Fifos { stdout, stderr };
+        let (logs, opened) =
+            Logs::start_with(&layout, &beat, inputs, None, kept, false, Duration::from_millis(20)).unwrap();
+        assert!(opened.notes[0].contains("spool"), "{opened:?}");
+        let until = |what: &str, is: &dyn Fn(&LogsView) -> bool| {
+            let tries = (0..5000).find(|_| {
+                std::thread::sleep(Duration::from_millis(2));
+                is(&logs.view())
+            });
+            assert!(tries.is_some(), "{what}: {:?}", logs.view());
+        };
+        let lost = |view: &LogsView| view.streams["stdout"].dropped_lines_total;
+        out.write_all(b"one\ntwo\nthr").unwrap();
+        until("two are counted", &|view| lost(view) == 2);
+        assert!(logs.view().degraded.unwrap().contains("not kept") && logs.warnings().len() == 1);
+        std::fs::remove_file(&spool).unwrap();
+        until("it opens", &|view| view.degraded.is_none() && view.ring_capacity_bytes > 0);
+        out.write_all(b"ee\nfour\n").unwrap();
+        until("the fourth is kept", &|view| view.streams["stdout"].lines_total == 2);
+        assert_eq!((lost(&logs.view()), logs.warnings()), (2, Vec::new()));
+        assert_eq!(logs.close(Duration::from_secs(5)), Vec::<String>::new());
+        let mut told = Vec::new();
+        let mut reader = plimsoll_store::Reader::open(&layout.home()).unwrap();
+        let query = plimsoll_store::Query::default();
+        let mut each = |entry: plimsoll_store::Entry<'_>| {
+            told.push(match entry.kind {
+                plimsoll_store::EntryKind::Line { text, .. } => String::from_utf8_lossy(text).into_owned(),
+                plimsoll_store::EntryKind::Gap { lines, .. } => format!("gap of {lines}"),
+            });
+            std::ops::ControlFlow::Continue(())
+        };
+        reader.read(&query, None, &mut each).unwrap();
+        // The line that was cut counts as lost, whole.
+        told.retain(|text| !text.contains("kept from here"));
+        assert_eq!(told, ["gap of 3", "four"]);
     }
 
     #[test]

@@ -367,7 +367,11 @@ fn merge(
 }
 
 fn may_not_make_files(error: &rusqlite::Error) -> bool {
+    use rusqlite::ffi::{SQLITE_IOERR_SHMMAP, SQLITE_IOERR_SHMOPEN, SQLITE_IOERR_SHMSIZE};
+    // On a full disk the shared memory of the log cannot be made as large as it must be.
+    let shared_memory = [SQLITE_IOERR_SHMOPEN, SQLITE_IOERR_SHMSIZE, SQLITE_IOERR_SHMMAP];
     matches!(error.sqlite_error_code(), Some(ErrorCode::CannotOpen | ErrorCode::ReadOnly | ErrorCode::PermissionDenied))
+        || error.sqlite_error().is_some_and(|e| shared_memory.contains(&e.extended_code))
 }
 
 fn has_log(path: &Path) -> bool {

@@ -109,6 +109,47 @@ fn what_gets_too_old_goes_also_when_nothing_comes() {
     until("they went", || store.stats().retired(RetainReason::Age).lines_total == 300);
 }
 
+/// The clock was wrong for a while: what is from a time to come holds back nothing that is behind it, and goes itself when it was seen
+/// for so long.
+#[test]
+fn a_chunk_from_a_time_to_come_does_not_stop_ageing() {
+    use crate::chunk::Builder;
+    use crate::split::{Found, Resume};
+    let place = Place::new();
+    const HOUR: u64 = 3600 * 1_000_000_000;
+    let settings = Settings { retain_age: Some(Duration::from_secs(3600)), ..place.settings() };
+    std::fs::create_dir_all(&settings.dir).unwrap();
+    let mut opened = crate::retain::open(&settings).unwrap();
+    let mut position = 0;
+    let mut add = |opened: &mut crate::retain::Opened, at_unix_ns: u64| {
+        let mut builder = Builder::new(Stream::Stdout);
+        position += 8;
+        builder.push(position, at_unix_ns, Found::Line { text: b"a line", continued: false, unterminated: false });
+        let sealed = builder.finish().unwrap().unwrap();
+        opened.database.insert(&[sealed], &[Resume::default(); 3]).unwrap();
+        opened.sealed(1, 1);
+    };
+    let now = 1000 * HOUR;
+    let retain = |opened: &mut crate::retain::Opened, now: u64| {
+        opened.retain(&settings, now, false, &mut |reason, _| assert_eq!(reason, RetainReason::Age)).unwrap();
+        opened.lines()
+    };
+    for at in [now - 2, now + 9000 * HOUR, now - 1, now] {
+        add(&mut opened, at);
+    }
+    assert_eq!(retain(&mut opened, now), 4);
+    assert_eq!(opened.too_old_at_unix_ns(&settings).unwrap(), Some(now - 2 + HOUR));
+    assert_eq!(retain(&mut opened, now + HOUR - 1), 3);
+    assert_eq!(retain(&mut opened, now + HOUR), 1, "the one from a time to come went with the one behind it");
+    assert_eq!(retain(&mut opened, now + HOUR + 1), 0);
+    add(&mut opened, now + 9000 * HOUR);
+    assert_eq!(retain(&mut opened, now + 3 * HOUR), 1);
+    assert_eq!(opened.too_old_at_unix_ns(&settings).unwrap(), Some(now + 4 * HOUR));
+    assert_eq!(retain(&mut opened, now + 4 * HOUR), 1);
+    assert_eq!(retain(&mut opened, now + 4 * HOUR + 1), 0, "it was seen for an hour");
+    assert_eq!(opened.too_old_at_unix_ns(&settings).unwrap(), None);
+}
+
 #[test]
 fn the_sum_over_sources_holds_and_the_quiet_one_keeps_all() {
     let (place, mut sum_most) = (Place::new(), 0);
@@ -131,6 +172,52 @@ fn the_sum_over_sources_holds_and_the_quiet_one_keeps_all() {
     assert!(kept <= 8 << 20 && sum_most <= (8 + 16 + 10) << 20, "{kept} bytes are left; {sum_most} at most");
     assert_eq!(quiet_store.stats().deleted_chunks_total, 0);
     assert!(quiet_store.close(LONG).complete);
+}
+
+/// A reader with an open transaction keeps the write-ahead log from being emptied: all bounds on disk hold, lines that find no room are
+/// counted, and when it is gone all goes on.
+#[test]
+fn a_reader_that_holds_an_old_state_cannot_make_the_disk_full() {
+    let place = Place::new();
+    let settings = Settings { retain_bytes: 16 << 20, ..quick(&place) };
+    let (mut intake, store, _) = open(settings.clone()).unwrap();
+    flood(&mut intake, &store, 3000, 1, &mut |_| ());
+    until("they are sealed", || store.stats().kept_lines == 3000);
+    let reader = rusqlite::Connection::open(place.path().join("logs.db")).unwrap();
+    reader.execute_batch("BEGIN").unwrap();
+    reader.query_row("SELECT count(*) FROM chunk", [], |row| row.get::<_, i64>(0)).unwrap();
+    let (read, mut write) = super::pipe();
+    let (mut random, mut most, mut lines) = (Program::new(9), 0, 3000);
+    let dropped = || store.stats().stream(Stream::Stdout).dropped_lines_total > 0;
+    while !dropped() {
+        let text: String = (0..990).map(|_| char::from(b'!' + random.random(90) as u8)).collect();
+        writeln!(write, "{lines} {text}").unwrap();
+        intake.read_from(Stream::Stdout, std::os::fd::AsFd::as_fd(&read), 1).unwrap();
+        lines += 1;
+        if lines % 50 == 0 {
+            until("there is room, or none", || {
+                let stats = store.stats();
+                stats.ring_used_bytes < 100_000 || stats.degraded.is_some_and(|said| said.contains("at its budget"))
+            });
+            let log = std::fs::metadata(place.path().join("logs.db-wal")).map_or(0, |m| m.len());
+            most = most.max(log);
+        }
+        assert!(lines < 60_000, "{most} bytes of log, and nothing is dropped");
+    }
+    assert!(most <= 12 << 20, "the log had {most} bytes");
+    let disk = store.stats().database_bytes + store.stats().spool_used_bytes;
+    assert!(disk <= settings.retain_bytes + settings.spool_bytes + (12 << 20), "{disk} bytes on disk");
+    until("it is said", || store.stats().degraded.is_some_and(|said| said.contains("a reader holds")));
+    reader.execute_batch("COMMIT").unwrap();
+    until("it heals", || {
+        let stats = store.stats();
+        stats.degraded.is_none() && stats.ring_used_bytes == 0 && stats.spool_used_bytes == 0
+    });
+    let closed = store.close(LONG);
+    assert!(closed.complete, "{closed:?}");
+    let stdout = closed.stats.stream(Stream::Stdout);
+    assert_eq!(stdout.lines_in_total + stdout.dropped_lines_total, lines);
+    assert_eq!(closed.stats.sealed_lines_total, stdout.lines_in_total);
 }
 
 /// Needs the right to mount: elsewhere it says that it did not run.

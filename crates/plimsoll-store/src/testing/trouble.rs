@@ -82,6 +82,50 @@ fn closing_keeps_its_deadline_and_loses_nothing() {
     assert_eq!(account(&all[&Stream::Stdout], program.lines(Stream::Stdout)), 0);
 }
 
+/// Ends a first life cleanly, then prints in a second one whose database cannot be written at its start, but can be later.
+fn unwritable_at_an_ordinary_start(place: &Place, dir: &Path, spoil: impl FnOnce(), mend: impl FnOnce()) {
+    let settings = || Settings { dir: dir.to_path_buf(), ..quick(place) };
+    let (mut intake, store, _) = open(settings()).unwrap();
+    let mut program = Program::new(1);
+    print(&mut program, &mut intake, &store, 50_000);
+    assert!(store.close(LONG).complete);
+    assert!(!place.ring().exists(), "a clean end removes the ring");
+    spoil();
+    let (mut intake, store, recovery) = open(settings()).unwrap();
+    assert!(recovery.degraded.is_some() && !recovery.ring_lost && !recovery.database_lost, "{recovery:?}");
+    program.print(Stream::Stdout, 50_000);
+    program.finish_lines(Stream::Stdout);
+    program.deliver(&mut intake, Stream::Stdout, 2);
+    assert!(store.stats().degraded.is_some(), "{:?}", store.stats());
+    mend();
+    until("it heals", || store.stats().degraded.is_none() && store.stats().spool_used_bytes == 0);
+    assert!(store.close(LONG).complete);
+    let all = everything(dir, &place.ring());
+    assert_eq!(account(&all[&Stream::Stdout], program.lines(Stream::Stdout)), 0);
+    assert_eq!(gaps(&all[&Stream::Plimsoll]), []);
+}
+
+#[test]
+fn a_database_that_is_locked_at_an_ordinary_start_costs_nothing() {
+    let place = Place::new();
+    let lock = std::cell::RefCell::new(None);
+    let spoil = || drop(lock.replace(Some(hold_database(&place.path()))));
+    unwritable_at_an_ordinary_start(&place, &place.path(), spoil, || drop(lock.take()));
+}
+
+/// Needs the right to mount: elsewhere it says that it did not run.
+#[test]
+fn a_disk_that_is_full_at_an_ordinary_start_costs_nothing() {
+    let place = Place::new();
+    let Some(small) = super::Small::mount(&place, c"size=12m") else { return };
+    let filler = small.path.join("filler");
+    let fill = || {
+        let mut file = File::create(&filler).unwrap();
+        while file.write(&[7; 4096]).is_ok_and(|n| n > 0) {}
+    };
+    unwritable_at_an_ordinary_start(&place, &small.path.join("web"), fill, || std::fs::remove_file(&filler).unwrap());
+}
+
 #[test]
 fn a_torn_segment_is_cut_once_and_read_again_from_the_ring() {
     let place = Place::new();

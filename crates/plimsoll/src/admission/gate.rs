@@ -15,9 +15,10 @@ use parking_lot::{Condvar, Mutex};
 use super::class::{Class, Kind, Work};
 use super::error::{Reason, Refused};
 use super::lane::{Ended, Lane, LaneCore, Said, Slots};
+use super::level_cell::LevelCell;
 use super::peer::{PEERS, Peer, PeerFigures, Peers};
 use super::permit::{Counted, Outcome, Permit, Seat, Ticket};
-use super::shed::{Dice, LevelCell, Ramps};
+use super::shed::{Dice, Ramps};
 use super::stats::Stats;
 use crate::clock::{Clock, MonotonicClock};
 
@@ -392,6 +393,7 @@ impl Gate {
         let mut stats = Stats {
             light: core.light.stats(),
             heavy: core.heavy.stats(),
+            is_level_silent: self.0.shared.level.is_silent(),
             peers: core.peers.len() as u64,
             ..core.stats
         };

@@ -3,7 +3,8 @@
 use tower_layer::Layer;
 
 use super::gate::Gate;
-use super::protocol::{Grpc, Http};
+use super::grpc::Grpc;
+use super::protocol::Http;
 use super::service::Admission;
 
 /// Puts a [`Gate`] in front of a service.

@@ -1,9 +1,9 @@
-//! How a request says what it is, and how its protocol says no: HTTP, gRPC, or a plain error.
+//! How a request says what it is, and how its protocol says no: HTTP, [gRPC](super::Grpc), or a plain error.
 //!
 //! | protocol | a peer's cap | everything else | when to try again |
 //! |---|---|---|---|
 //! | [`Http`] | 429 | 503 | `Retry-After` in whole seconds, rounded up or down by chance (RFC 9110, 10.2.3) |
-//! | [`Grpc`] | `RESOURCE_EXHAUSTED` (8) | the same | `grpc-retry-pushback-ms` (gRPC proposal A6), in a trailers-only response |
+//! | [`Grpc`](super::Grpc) | `RESOURCE_EXHAUSTED` (8) | the same | `google.rpc.RetryInfo`, and `grpc-retry-pushback-ms`, in a trailers-only response |
 //! | [`Plain`] | an error | the same | [`Refused::retry_after`] |
 //!
 //! A body is neither read nor asked for: the answer is made from the head alone.
@@ -13,7 +13,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{AUTHORIZATION, CONTENT_TYPE, COOKIE, HeaderName, HeaderValue, PROXY_AUTHORIZATION, RETRY_AFTER};
+use http::header::{AUTHORIZATION, COOKIE, HeaderName, HeaderValue, PROXY_AUTHORIZATION, RETRY_AFTER};
 use http::{Extensions, HeaderMap, Method, Request, Response, StatusCode, Uri};
 
 use super::class::Kind;
@@ -23,10 +23,6 @@ use super::permit::Permit;
 
 /// The header that names the reason of a refusal.
 pub const REASON_HEADER: HeaderName = HeaderName::from_static("plimsoll-refused");
-const PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
-const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
-const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
-const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 /// What a request says of itself, and what it takes along.
@@ -237,63 +233,6 @@ impl<B: Default, E> Refuse<Response<B>, E> for Http {
     }
 }
 
-/// gRPC over HTTP/2: as [`Http`], with its own way of saying no, and with the time that `grpc-timeout` gives.
-#[derive(Clone, Debug, Default)]
-pub struct Grpc(pub Http);
-
-impl<B> Protocol<Request<B>> for Grpc {
-    fn kind(&self, request: &Request<B>) -> Kind {
-        self.0.kind(request)
-    }
-
-    fn peer(&self, request: &Request<B>) -> Option<Peer> {
-        self.0.peer(request)
-    }
-
-    fn time(&self, request: &Request<B>) -> Option<Duration> {
-        timeout(request.headers().get(GRPC_TIMEOUT)?.to_str().ok()?)
-    }
-
-    fn held<'r>(&self, request: &'r Request<B>) -> Option<&'r Permit> {
-        self.0.held(request)
-    }
-
-    fn admitted(&self, request: &mut Request<B>, permit: &Permit) {
-        self.0.admitted(request, permit);
-    }
-}
-
-/// At most eight digits and a unit, as the gRPC protocol over HTTP/2 has it.
-fn timeout(text: &str) -> Option<Duration> {
-    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
-    if digits.len() > 8 || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
-        return None;
-    }
-    let count: u64 = digits.parse().ok()?;
-    Some(match unit {
-        "H" => Duration::from_secs(count * 3600),
-        "M" => Duration::from_secs(count * 60),
-        "S" => Duration::from_secs(count),
-        "m" => Duration::from_millis(count),
-        "u" => Duration::from_micros(count),
-        "n" => Duration::from_nanos(count),
-        _ => return None,
-    })
-}
-
-impl<B: Default, E> Refuse<Response<B>, E> for Grpc {
-    fn refuse(&self, refused: Refused) -> Result<Response<B>, E> {
-        let mut response = Response::new(B::default());
-        let headers = response.headers_mut();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-        headers.insert(GRPC_STATUS, HeaderValue::from_static("8"));
-        headers.insert(GRPC_MESSAGE, HeaderValue::from_static("overloaded"));
-        headers.insert(PUSHBACK, HeaderValue::from(u64::try_from(refused.retry_after.as_millis()).unwrap_or(u64::MAX)));
-        headers.insert(REASON_HEADER, HeaderValue::from_static(refused.reason.as_str()));
-        Ok(response)
-    }
-}
-
 /// Any other protocol: a refusal is an error that can be made from a [`Refused`].
 #[derive(Clone)]
 pub struct Plain<K>(pub K);
@@ -342,9 +281,6 @@ mod tests {
         assert_eq!(http(Reason::Level), ["503", "2", "level"]);
         assert_eq!(http(Reason::Busy), ["503", "2", "busy"]);
         assert_eq!(http(Reason::Peer), ["429", "2", "peer"]);
-        let response: Result<Response<()>, ()> = Grpc::default().refuse(refused(Reason::Expired));
-        let names = ["content-type", "grpc-status", "grpc-retry-pushback-ms", "plimsoll-refused"];
-        assert_eq!(said(&response.unwrap(), &names), ["200", "application/grpc", "8", "1200", "expired"]);
         let plain: Result<(), Refused> = Plain(|_: &()| (Kind::LIGHT, None::<Peer>)).refuse(refused(Reason::Closed));
         assert_eq!(plain.unwrap_err().to_string(), "overloaded (closed): try again in 1200 ms");
     }
@@ -392,23 +328,5 @@ mod tests {
             assert_eq!(with(name.clone(), "Basic c2VjcmV0"), Peer::secret(b"Basic c2VjcmV0"), "{name}");
         }
         assert_eq!(who(Identity::by(|head| Some(Peer::name(head.uri.path())))).as_deref(), Some("/"));
-    }
-
-    #[test]
-    fn a_grpc_timeout_is_read_as_the_protocol_has_it() {
-        for (text, expected) in [
-            ("1H", Some(Duration::from_secs(3600))),
-            ("250m", Some(Duration::from_millis(250))),
-            ("99999999n", Some(Duration::from_nanos(99_999_999))),
-            ("999999999n", None),
-            ("5", None),
-            ("m", None),
-            ("+5m", None),
-            ("5é", None),
-            ("", None),
-        ] {
-            let expected = if text == "m" { None } else { expected };
-            assert_eq!(timeout(text), expected, "{text:?}");
-        }
     }
 }

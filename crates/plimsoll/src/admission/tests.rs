@@ -16,7 +16,8 @@ fn lane(slots: usize, waiting: usize, wait_ms: u64) -> Lane {
 }
 
 fn gate(settings: Settings) -> (Gate, Arc<ManualClock>, LevelCell) {
-    let (clock, level) = (Arc::new(ManualClock::default()), LevelCell::new());
+    let clock = Arc::new(ManualClock::default());
+    let level = LevelCell::with_clock(LEVEL_HOLDS, clock.clone());
     (Gate::with_clock(settings, level.clone(), clock.clone()), clock, level)
 }
 
@@ -70,6 +71,24 @@ fn the_least_important_are_refused_first_and_probes_never() {
         }
     }
     assert_eq!(gate.stats().admitted[Class::Exempt as usize], 8_000);
+}
+
+#[test]
+fn a_gate_whose_governor_is_gone_or_hangs_lets_in_again_and_says_so() {
+    let (gate, clock, level) = gate(Settings::default());
+    let mut drive = level.driver();
+    let refused = || match gate.admit(of(Kind::LIGHT)) {
+        Answer::Refused(refused) => Some(refused.reason),
+        _ => None,
+    };
+    drive(Level::Critical, Some(1000), Some(1000));
+    assert_eq!((refused(), gate.stats().is_level_silent), (Some(Reason::Level), false));
+    clock.advance(LEVEL_HOLDS + Duration::from_millis(1));
+    assert_eq!((refused(), gate.stats().is_level_silent), (None, true));
+    drive(Level::Critical, Some(1000), Some(1000));
+    assert_eq!((refused(), gate.stats().is_level_silent), (Some(Reason::Level), false));
+    drop(drive);
+    assert_eq!((refused(), gate.stats().is_level_silent), (None, false));
 }
 
 #[test]
