@@ -20,6 +20,7 @@ const STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 const DETAILS: HeaderName = HeaderName::from_static("grpc-status-details-bin");
 const TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
+const GRPC: &str = "application/grpc";
 const RESOURCE_EXHAUSTED: u64 = 8;
 const OVERLOADED: &str = "overloaded";
 const RETRY_INFO: &str = "type.googleapis.com/google.rpc.RetryInfo";
@@ -40,7 +41,8 @@ impl<B> Protocol<Request<B>> for Grpc {
     }
 
     fn time(&self, request: &Request<B>) -> Option<Duration> {
-        timeout(request.headers().get(TIMEOUT)?.to_str().ok()?)
+        let said = request.headers().get(TIMEOUT).and_then(|value| timeout(value.to_str().ok()?));
+        said.into_iter().chain(self.0.time(request)).min()
     }
 
     fn held<'r>(&self, request: &'r Request<B>) -> Option<&'r Permit> {
@@ -49,6 +51,74 @@ impl<B> Protocol<Request<B>> for Grpc {
 
     fn admitted(&self, request: &mut Request<B>, permit: &Permit) {
         self.0.admitted(request, permit);
+    }
+}
+
+/// A service that speaks both, as most that have gRPC do: each request is refused in the words of its own protocol. gRPC is what comes with
+/// `content-type: application/grpc`, alone or with `+proto` and the like; gRPC-Web is HTTP here, since its clients take a 503 for
+/// `UNAVAILABLE`.
+///
+/// # Examples
+/// ```
+/// use http::Request;
+/// use plimsoll::admission::{HttpOrGrpc, Http, Kind, Protocol};
+///
+/// let mixed = HttpOrGrpc::new(Http::default().classify(|head| match head.uri.path() {
+///     "/health" | "/grpc.health.v1.Health/Check" => Kind::EXEMPT,
+///     _ => Kind::LIGHT,
+/// }));
+/// let probe = Request::builder().uri("/health").body(()).unwrap();
+/// assert_eq!(mixed.kind(&probe), Kind::EXEMPT);
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct HttpOrGrpc {
+    grpc: Grpc,
+    /// What is answered is gRPC.
+    is_grpc: bool,
+}
+
+impl HttpOrGrpc {
+    /// With one classification for both.
+    pub fn new(http: Http) -> HttpOrGrpc {
+        HttpOrGrpc { grpc: Grpc(http), is_grpc: false }
+    }
+}
+
+fn is_grpc<B>(request: &Request<B>) -> bool {
+    let said = request.headers().get(CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
+    let rest = said.split_at_checked(GRPC.len()).filter(|(begin, _)| begin.eq_ignore_ascii_case(GRPC.as_bytes()));
+    rest.is_some_and(|(_, rest)| matches!(rest.first(), None | Some(b'+' | b';' | b' ')))
+}
+
+impl<B> Protocol<Request<B>> for HttpOrGrpc {
+    fn kind(&self, request: &Request<B>) -> Kind {
+        self.grpc.kind(request)
+    }
+
+    fn peer(&self, request: &Request<B>) -> Option<Peer> {
+        self.grpc.peer(request)
+    }
+
+    fn time(&self, request: &Request<B>) -> Option<Duration> {
+        if is_grpc(request) { self.grpc.time(request) } else { self.grpc.0.time(request) }
+    }
+
+    fn held<'r>(&self, request: &'r Request<B>) -> Option<&'r Permit> {
+        self.grpc.held(request)
+    }
+
+    fn admitted(&self, request: &mut Request<B>, permit: &Permit) {
+        self.grpc.admitted(request, permit);
+    }
+
+    fn answering(&self, request: &Request<B>) -> HttpOrGrpc {
+        HttpOrGrpc { grpc: self.grpc.clone(), is_grpc: is_grpc(request) }
+    }
+}
+
+impl<B: Default, E> Refuse<Response<B>, E> for HttpOrGrpc {
+    fn refuse(&self, refused: Refused) -> Result<Response<B>, E> {
+        if self.is_grpc { self.grpc.refuse(refused) } else { self.grpc.0.refuse(refused) }
     }
 }
 
@@ -74,7 +144,7 @@ impl<B: Default, E> Refuse<Response<B>, E> for Grpc {
     fn refuse(&self, refused: Refused) -> Result<Response<B>, E> {
         let mut response = Response::new(B::default());
         let headers = response.headers_mut();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(GRPC));
         headers.insert(STATUS, HeaderValue::from(RESOURCE_EXHAUSTED));
         headers.insert(MESSAGE, HeaderValue::from_static(OVERLOADED));
         // Clients read an `int32`, and do not try again where it is none.
@@ -183,6 +253,29 @@ mod tests {
                 ["200", "application/grpc", "8", pushback, details, "expired"],
                 "{retry_after:?}"
             );
+        }
+    }
+
+    #[test]
+    fn a_mixed_service_refuses_each_in_its_own_words() {
+        let mixed = HttpOrGrpc::default();
+        for (content_type, expected) in [
+            (None, ["503", "-", "-"]),
+            (Some("application/json"), ["503", "-", "-"]),
+            (Some("application/grpc"), ["200", "application/grpc", "8"]),
+            (Some("application/grpc+proto"), ["200", "application/grpc", "8"]),
+            (Some("Application/GRPC; charset=utf-8"), ["200", "application/grpc", "8"]),
+            (Some("application/grpc-web+proto"), ["503", "-", "-"]),
+            (Some("application/grpcish"), ["503", "-", "-"]),
+        ] {
+            let request = Request::builder().header(TIMEOUT, "5S");
+            let request = content_type.into_iter().fold(request, |request, said| request.header(CONTENT_TYPE, said));
+            let request = request.body(()).unwrap();
+            let refused = Refused::new(Reason::Busy, Kind::HEAVY, Duration::from_secs(1), [0.0, 0.0]);
+            let response: Result<Response<()>, ()> = mixed.answering(&request).refuse(refused);
+            assert_eq!(said(&response.unwrap(), &NAMES[..2]), expected, "{content_type:?}");
+            let expected = (expected[2] == "8").then_some(Duration::from_secs(5));
+            assert_eq!(mixed.time(&request), expected, "grpc-timeout is gRPC's");
         }
     }
 

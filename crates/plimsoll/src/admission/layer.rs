@@ -3,7 +3,7 @@
 use tower_layer::Layer;
 
 use super::gate::Gate;
-use super::grpc::Grpc;
+use super::grpc::{Grpc, HttpOrGrpc};
 use super::protocol::Http;
 use super::service::Admission;
 
@@ -56,6 +56,13 @@ impl AdmissionLayer<Grpc> {
     /// For gRPC.
     pub fn grpc(gate: Gate, http: Http) -> AdmissionLayer<Grpc> {
         AdmissionLayer::new(gate, Grpc(http))
+    }
+}
+
+impl AdmissionLayer<HttpOrGrpc> {
+    /// For a service that speaks both, by each request's `content-type`.
+    pub fn http_or_grpc(gate: Gate, http: Http) -> AdmissionLayer<HttpOrGrpc> {
+        AdmissionLayer::new(gate, HttpOrGrpc::new(http))
     }
 }
 

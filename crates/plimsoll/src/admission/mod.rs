@@ -55,7 +55,7 @@ pub use error::{Reason, Refused};
 pub use future::ResponseFuture;
 pub use gate::{Answer, Arrival, Gate, HEAVY_PER_CORE, HEAVY_WAIT, HEAVY_WAITING_PER_SLOT, RETRY_AFTER, Settings};
 #[cfg(feature = "tower")]
-pub use grpc::Grpc;
+pub use grpc::{Grpc, HttpOrGrpc};
 pub use lane::{Lane, Slots};
 #[cfg(feature = "tower")]
 pub use layer::AdmissionLayer;
@@ -63,7 +63,7 @@ pub use level_cell::{LEVEL_HOLDS, LevelCell};
 pub use peer::{NAME_BYTES, PEERS, Peer, PeerFigures};
 pub use permit::{Permit, Ticket};
 #[cfg(feature = "tower")]
-pub use protocol::{Head, Http, Identity, PeerAddr, Plain, Protocol, REASON_HEADER, Refuse};
+pub use protocol::{Head, Http, Identity, PeerAddr, Plain, Protocol, REASON_HEADER, Refuse, Says};
 #[cfg(feature = "tower")]
 pub use service::Admission;
 pub use shed::{Ramp, Ramps};

@@ -4,6 +4,7 @@
 //! |---|---|---|---|
 //! | [`Http`] | 429 | 503 | `Retry-After` in whole seconds, rounded up or down by chance (RFC 9110, 10.2.3) |
 //! | [`Grpc`](super::Grpc) | `RESOURCE_EXHAUSTED` (8) | the same | `google.rpc.RetryInfo`, and `grpc-retry-pushback-ms`, in a trailers-only response |
+//! | [`HttpOrGrpc`](super::HttpOrGrpc) | by the request's `content-type` | the same | the same |
 //! | [`Plain`] | an error | the same | [`Refused::retry_after`] |
 //!
 //! A body is neither read nor asked for: the answer is made from the head alone.
@@ -49,6 +50,16 @@ pub trait Protocol<Request> {
     fn admitted(&self, request: &mut Request, permit: &Permit) {
         let _none = (request, permit);
     }
+
+    /// This protocol as it answers this request, for one that speaks several. Asked only when the request waits or is refused.
+    #[must_use]
+    fn answering(&self, request: &Request) -> Self
+    where
+        Self: Sized + Clone,
+    {
+        let _none = request;
+        self.clone()
+    }
 }
 
 /// How a protocol says no.
@@ -90,6 +101,7 @@ impl<'a> Head<'a> {
 }
 
 type PeerOf = Arc<dyn Fn(&Head<'_>) -> Option<Peer> + Send + Sync>;
+type TimeOf = Arc<dyn Fn(&Head<'_>) -> Option<Duration> + Send + Sync>;
 type KindOf = Arc<dyn Fn(&Head<'_>) -> Kind + Send + Sync>;
 
 /// Who a peer is. Who cannot be told is [`Peer::Unknown`]: not capped, but counted
@@ -172,11 +184,12 @@ fn forwarded(headers: &HeaderMap, hops: usize) -> Option<Peer> {
 pub struct Http {
     kind: KindOf,
     identity: Identity,
+    time: Option<TimeOf>,
 }
 
 impl Default for Http {
     fn default() -> Http {
-        Http { kind: Arc::new(|_| Kind::LIGHT), identity: Identity::Nobody }
+        Http { kind: Arc::new(|_| Kind::LIGHT), identity: Identity::Nobody, time: None }
     }
 }
 
@@ -194,6 +207,23 @@ impl Http {
         self.identity = identity;
         self
     }
+
+    /// Says how much time the asker gives a request, the wait included; `None`: he does not say. For example from a header that a proxy sets:
+    ///
+    /// ```
+    /// # use plimsoll::admission::Http;
+    /// # use std::time::Duration;
+    /// let http = Http::default().timed(|head| {
+    ///     let millis = head.headers.get("x-envoy-expected-rq-timeout-ms")?.to_str().ok()?.parse().ok()?;
+    ///     Some(Duration::from_millis(millis))
+    /// });
+    /// # let _ = http;
+    /// ```
+    #[must_use]
+    pub fn timed(mut self, time: impl Fn(&Head<'_>) -> Option<Duration> + Send + Sync + 'static) -> Http {
+        self.time = Some(Arc::new(time));
+        self
+    }
 }
 
 impl fmt::Debug for Http {
@@ -209,6 +239,10 @@ impl<B> Protocol<Request<B>> for Http {
 
     fn peer(&self, request: &Request<B>) -> Option<Peer> {
         self.identity.peer(&Head::of(request))
+    }
+
+    fn time(&self, request: &Request<B>) -> Option<Duration> {
+        self.time.as_ref().and_then(|time| time(&Head::of(request)))
     }
 
     fn held<'r>(&self, request: &'r Request<B>) -> Option<&'r Permit> {
@@ -233,7 +267,31 @@ impl<B: Default, E> Refuse<Response<B>, E> for Http {
     }
 }
 
-/// Any other protocol: a refusal is an error that can be made from a [`Refused`].
+/// What a [`Plain`] says of a request: made of its kind and its peer, and, where the asker says it, of its time.
+#[derive(Clone, Debug, Default)]
+pub struct Says {
+    /// What it is.
+    pub kind: Kind,
+    /// Who asks.
+    pub peer: Option<Peer>,
+    /// How much time he gives it.
+    pub time: Option<Duration>,
+}
+
+impl From<(Kind, Option<Peer>)> for Says {
+    fn from((kind, peer): (Kind, Option<Peer>)) -> Says {
+        Says { kind, peer, time: None }
+    }
+}
+
+impl From<(Kind, Option<Peer>, Option<Duration>)> for Says {
+    fn from((kind, peer, time): (Kind, Option<Peer>, Option<Duration>)) -> Says {
+        Says { kind, peer, time }
+    }
+}
+
+/// Any other protocol: a refusal is an error that can be made from a [`Refused`]. The function says of a request its kind and its peer, and
+/// may say its time ([`Says`]); it is called once for each of them.
 #[derive(Clone)]
 pub struct Plain<K>(pub K);
 
@@ -243,13 +301,17 @@ impl<K> fmt::Debug for Plain<K> {
     }
 }
 
-impl<K: Fn(&Request) -> (Kind, Option<Peer>), Request> Protocol<Request> for Plain<K> {
+impl<K: Fn(&Request) -> S, S: Into<Says>, Request> Protocol<Request> for Plain<K> {
     fn kind(&self, request: &Request) -> Kind {
-        (self.0)(request).0
+        (self.0)(request).into().kind
     }
 
     fn peer(&self, request: &Request) -> Option<Peer> {
-        (self.0)(request).1
+        (self.0)(request).into().peer
+    }
+
+    fn time(&self, request: &Request) -> Option<Duration> {
+        (self.0)(request).into().time
     }
 }
 
@@ -262,6 +324,7 @@ impl<K, Response, E: From<Refused>> Refuse<Response, E> for Plain<K> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::admission::Grpc;
 
     fn refused(reason: Reason) -> Refused {
         Refused::new(reason, Kind::HEAVY, Duration::from_millis(1_000), [0.2, 0.1])
@@ -283,6 +346,19 @@ mod tests {
         assert_eq!(http(Reason::Peer), ["429", "2", "peer"]);
         let plain: Result<(), Refused> = Plain(|_: &()| (Kind::LIGHT, None::<Peer>)).refuse(refused(Reason::Closed));
         assert_eq!(plain.unwrap_err().to_string(), "overloaded (closed): try again in 1200 ms");
+    }
+
+    #[test]
+    fn a_request_says_how_much_time_it_has() {
+        let http = Http::default()
+            .timed(|head| head.headers.get("x-timeout-ms")?.to_str().ok()?.parse().ok().map(Duration::from_millis));
+        let request = Request::builder().header("x-timeout-ms", "250").header("grpc-timeout", "1S").body(()).unwrap();
+        let quarter = Some(Duration::from_millis(250));
+        assert_eq!((http.time(&request), http.time(&Request::new(()))), (quarter, None));
+        assert_eq!(Grpc(http).time(&request), quarter, "the shorter one");
+        let plain = Plain(|millis: &u64| (Kind::LIGHT, None, Some(Duration::from_millis(*millis))));
+        assert_eq!(plain.time(&250), quarter);
+        assert_eq!(Plain(|_: &u64| (Kind::LIGHT, None)).time(&250), None);
     }
 
     #[test]

@@ -207,6 +207,38 @@ fn the_timer_refuses_where_nothing_else_happens() {
 }
 
 #[test]
+fn a_waker_that_panics_takes_neither_the_timer_nor_the_slots_of_others_with_it() {
+    struct Panics;
+    impl std::task::Wake for Panics {
+        fn wake(self: Arc<Self>) {
+            panic!("a task's waker");
+        }
+    }
+    let waker = Waker::from(Arc::new(Panics));
+    let gate = Gate::new(Settings { heavy: lane(2, 8, 30), ..Settings::default() }, LevelCell::new());
+    let stuck = [(); 2].map(|()| permit(gate.admit(of(Kind::HEAVY))));
+    let mut bad = ticket(gate.admit(of(Kind::HEAVY)));
+    assert!(std::pin::Pin::new(&mut bad).poll(&mut Context::from_waker(&waker)).is_pending());
+    // One after the other, so that the timer must have outlived the first.
+    for _ in 0..2 {
+        let (tell, told) = std::sync::mpsc::sync_channel(1);
+        let waits = gate.clone();
+        std::thread::spawn(move || tell.send(waits.admit_blocking(of(Kind::HEAVY)).map(drop)));
+        let refused = told.recv_timeout(Duration::from_secs(60)).expect("the timer lives").unwrap_err();
+        assert_eq!(refused.reason, Reason::Expired);
+    }
+    assert_eq!(gate.stats().waker_panics_total, 1);
+    drop((stuck, bad));
+
+    let (gate, ..) = self::gate(Settings { heavy: lane(1, 8, 1_000), ..Settings::default() });
+    let working = permit(gate.admit(of(Kind::HEAVY)));
+    let mut bad = ticket(gate.admit(of(Kind::HEAVY)));
+    assert!(std::pin::Pin::new(&mut bad).poll(&mut Context::from_waker(&waker)).is_pending());
+    drop(working);
+    assert_eq!((gate.stats().waker_panics_total, gate.stats().heavy.in_flight), (1, 1), "the slot is its ticket's");
+}
+
+#[test]
 fn nested_work_takes_no_second_slot_and_heavy_within_light_takes_a_heavy_one() {
     let (gate, _, _) = gate(Settings { heavy: lane(1, 0, 0), per_peer: Some(1), ..Settings::default() });
     let peer = Peer::name("a");
