@@ -167,10 +167,10 @@ fn joined_by_name(rows: &[ClassRow]) -> Vec<(String, u64, u64)> {
     for row in rows {
         let at = *index.entry(&row.class.name).or_insert(joined.len());
         if at == joined.len() {
-            joined.push((row.class.name.clone(), 0, 0));
+            joined.push((row.class.name.to_string(), 0, 0));
         }
-        joined[at].1 += row.bytes;
-        joined[at].2 += row.count;
+        joined[at].1 = u64::saturating_add(joined[at].1, row.bytes);
+        joined[at].2 = u64::saturating_add(joined[at].2, row.count);
     }
     joined.sort_by_key(|(_, bytes, _)| Reverse(*bytes));
     joined

@@ -6,10 +6,12 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
+use std::sync::Arc;
 
 use super::tables::{EdgeKind, LOOSE, NodeKind};
 use super::{Graph, Node};
 use crate::parse::v8::Warning;
+use crate::profile::cut;
 
 /// Characters of a name made of properties; one more property than fits is left out.
 const MAX_INTERFACE_CHARS: usize = 120;
@@ -19,14 +21,16 @@ const MIN_OBJECTS: u64 = 2;
 const MIN_OBJECTS_IN: u64 = 1000;
 /// Properties of one object that are looked at.
 const MAX_PROPERTIES: usize = 256;
+/// The longest name of a class; what is longer is cut.
+const NAME_BYTES_MAX: usize = 4 << 10;
 /// Different lists of properties that are told apart.
 const MAX_SHAPES: usize = 1 << 16;
 
 /// A class.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Class {
-    /// Its name: `Session`, `(string)`, `{id, user, cart}`.
-    pub name: String,
+    /// Its name: `Session`, `(string)`, `{id, user, cart}`; at most 4 KiB of it. Shared by all classes that are called so.
+    pub name: Arc<str>,
     /// Script, line and column of its definition, where the file has them.
     pub place: Option<[u64; 3]>,
 }
@@ -35,7 +39,9 @@ pub struct Class {
 #[derive(Clone, Debug, Default)]
 pub struct Classes {
     known: Vec<Class>,
-    index: HashMap<Class, u32>,
+    /// Each name once, with its number.
+    names: HashMap<Arc<str>, u32>,
+    index: HashMap<(u32, Option<[u64; 3]>), u32>,
 }
 
 impl Classes {
@@ -48,15 +54,20 @@ impl Classes {
         self.known.len()
     }
 
-    fn of(&mut self, name: String, place: Option<[u64; 3]>) -> u32 {
-        let class = Class { name, place };
-        if let Some(index) = self.index.get(&class) {
-            return *index;
-        }
-        let index = self.known.len() as u32;
-        self.known.push(class.clone());
-        self.index.insert(class, index);
-        index
+    fn of(&mut self, name: &str, place: Option<[u64; 3]>) -> u32 {
+        let name = cut(name, NAME_BYTES_MAX);
+        let (name, number) = match self.names.get_key_value(name) {
+            Some((name, number)) => (Arc::clone(name), *number),
+            None => {
+                let (name, number) = (Arc::<str>::from(name), self.names.len() as u32);
+                self.names.insert(Arc::clone(&name), number);
+                (name, number)
+            }
+        };
+        *self.index.entry((number, place)).or_insert_with(|| {
+            self.known.push(Class { name, place });
+            self.known.len() as u32 - 1
+        })
     }
 }
 
@@ -240,10 +251,11 @@ pub(crate) fn each_class(
 #[must_use]
 pub fn instances(graph: &Graph, name: &str) -> Vec<Node> {
     let interfaces = Interfaces::infer(graph, &mut Vec::new());
+    let name = cut(name, NAME_BYTES_MAX);
     let (mut found, mut places) = (Vec::new(), graph.places());
     each_class(graph, &mut Classes::default(), &interfaces, |classes, class| {
         let place = places.next().unwrap_or(0);
-        if classes.get(class).name == name {
+        if *classes.get(class).name == *name {
             found.push(Node(place));
         }
     });
@@ -280,11 +292,11 @@ impl<'a> Namer<'a> {
         let tables = &graph.tables;
         let of_type = |(kind, name): (&NodeKind, &String)| match kind {
             NodeKind::Object | NodeKind::Native => None,
-            NodeKind::Hidden => Some(classes.of("(system)".into(), None)),
-            NodeKind::Code => Some(classes.of("(compiled code)".into(), None)),
-            NodeKind::Closure => Some(classes.of("Function".into(), None)),
-            NodeKind::RegExp => Some(classes.of("RegExp".into(), None)),
-            _ => Some(classes.of(format!("({name})"), None)),
+            NodeKind::Hidden => Some(classes.of("(system)", None)),
+            NodeKind::Code => Some(classes.of("(compiled code)", None)),
+            NodeKind::Closure => Some(classes.of("Function", None)),
+            NodeKind::RegExp => Some(classes.of("RegExp", None)),
+            _ => Some(classes.of(&format!("({name})"), None)),
         };
         let by_type = tables.kinds.iter().zip(&tables.type_names).map(of_type).collect();
         let mut numbers: HashMap<&'a str, u16> = HashMap::new();
@@ -331,7 +343,7 @@ impl<'a> Namer<'a> {
             if let (0, Some(class)) = (place, self.by_interface[interface]) {
                 return class;
             }
-            let class = classes.of(self.interfaces.known[interface].0.clone(), self.place(place));
+            let class = classes.of(&self.interfaces.known[interface].0, self.place(place));
             if place == 0 {
                 self.by_interface[interface] = Some(class);
             }
@@ -343,7 +355,7 @@ impl<'a> Namer<'a> {
         let class = match self.by_name.get(&(name, place)) {
             Some(class) => *class,
             None => {
-                let class = classes.of(element(&tables.strings.get(name)), self.place(place));
+                let class = classes.of(&element(&tables.strings.get(name)), self.place(place));
                 self.by_name.insert((name, place), class);
                 class
             }
@@ -415,5 +427,21 @@ fn element(name: &str) -> String {
             format!("{}{tag}>", if detached.is_some() { "Detached " } else { "" })
         }
         _ => name.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn classes_of_one_name_share_it_however_many_places_define_it() {
+        let mut classes = Classes::default();
+        let long = "n".repeat(100_000);
+        let of = |classes: &mut Classes, line: u64| classes.of(&long, Some([1, line, 2]));
+        let (first, second) = (of(&mut classes, 7), of(&mut classes, 8));
+        assert_eq!((of(&mut classes, 7), classes.of(&long, None), classes.len()), (first, 2, 3));
+        assert!(Arc::ptr_eq(&classes.get(first).name, &classes.get(second).name));
+        assert_eq!((classes.get(first).name.len(), classes.get(second).place), (NAME_BYTES_MAX, Some([1, 8, 2])));
     }
 }

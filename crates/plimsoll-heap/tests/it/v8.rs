@@ -97,7 +97,7 @@ fn a_map_that_nobody_evicts_is_the_first_row() {
     assert_eq!(path, "global.__app.sessionCache");
     // 160 sessions came; what holds them is nearly all that grew.
     assert!(leak.delta_bytes() * 100 > diff.delta_bytes() * 90, "{} of {}", leak.delta_bytes(), diff.delta_bytes());
-    let sessions = diff.classes.iter().find(|row| row.class.name == "Session").expect("sessions");
+    let sessions = diff.classes.iter().find(|row| &*row.class.name == "Session").expect("sessions");
     let moves = sessions.moves.expect("one life");
     assert_eq!((sessions.before.count, sessions.after.count, moves.new.count, moves.gone.count), (40, 200, 160, 0));
     let sum: i64 = diff.owners.iter().map(diff::OwnerDiff::delta_bytes).sum();
@@ -120,7 +120,7 @@ fn what_grows_where_it_is_is_seen_without_one_new_object() {
     assert_eq!(keys, ["global.__app.counters → Map", "global.__app.series → Array"]);
     assert!(diff.owners.iter().take(2).all(|owner| owner.survived == Some(true) && owner.after.count == 1));
     for name in ["Map", "Array"] {
-        let row = diff.classes.iter().find(|row| row.class.name == name).expect(name);
+        let row = diff.classes.iter().find(|row| *row.class.name == *name).expect(name);
         let moves = row.moves.expect("one life");
         assert_eq!((moves.new.count, moves.grown.count), (0, 1), "{name}");
         assert_eq!(i64::try_from(moves.grown.bytes), Ok(row.delta_bytes()), "{name}");
@@ -168,7 +168,7 @@ fn ids_that_are_too_large_to_be_compared_are_said() {
     for side in [&found.before, &found.after] {
         assert_eq!(side.warnings, [v8::Warning::LargeIds(2)]);
     }
-    let session = found.classes.iter().find(|row| row.class.name == "Session").expect("a row");
+    let session = found.classes.iter().find(|row| &*row.class.name == "Session").expect("a row");
     assert_eq!((session.before.count, session.after.count, session.moves.unwrap().new.count), (22, 27, 5));
     let small = diff::v8(snapshot(20, 0).as_bytes(), snapshot(25, 0).as_bytes()).expect("two snapshots");
     assert!(small.before.warnings.is_empty() && small.after.warnings.is_empty(), "{:?}", small.after.warnings);

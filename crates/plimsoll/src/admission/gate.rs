@@ -4,6 +4,7 @@
 //! first deadline, refuses those whose time is over. It is joined when the last handle is dropped.
 
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Waker;
@@ -15,9 +16,10 @@ use parking_lot::{Condvar, Mutex};
 use super::class::{Class, Kind, Work};
 use super::error::{Reason, Refused};
 use super::lane::{Ended, Lane, LaneCore, Said, Slots};
+use super::level_cell::LevelCell;
 use super::peer::{PEERS, Peer, PeerFigures, Peers};
 use super::permit::{Counted, Outcome, Permit, Seat, Ticket};
-use super::shed::{Dice, LevelCell, Ramps};
+use super::shed::{Dice, Ramps};
 use super::stats::Stats;
 use crate::clock::{Clock, MonotonicClock};
 
@@ -121,9 +123,19 @@ pub(super) struct Shared {
     settings: Settings,
     dice: Dice,
     exempt: AtomicU64,
+    waker_panics: AtomicU64,
 }
 
 impl Shared {
+    /// Wakes all of them. A waker that panics is counted, and takes neither the thread nor the others with it.
+    fn wake(&self, wakers: Vec<Waker>) {
+        for waker in wakers {
+            if catch_unwind(AssertUnwindSafe(|| waker.wake())).is_err() {
+                self.waker_panics.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+
     /// Which gate it is, while it lives.
     pub(super) fn id(&self) -> usize {
         std::ptr::from_ref(self).addr()
@@ -164,7 +176,7 @@ impl Shared {
         lane.release(now, ended);
         lane.settle(now, &mut wakers);
         drop(core);
-        wakers.into_iter().for_each(Waker::wake);
+        self.wake(wakers);
     }
 
     /// One that waited has gone away.
@@ -196,7 +208,7 @@ impl Shared {
             let mut wakers = Vec::new();
             core.light.expire(now, &mut wakers);
             core.heavy.expire(now, &mut wakers);
-            parking_lot::MutexGuard::unlocked(&mut core, || wakers.into_iter().for_each(Waker::wake));
+            parking_lot::MutexGuard::unlocked(&mut core, || self.wake(wakers));
         }
     }
 
@@ -210,7 +222,7 @@ impl Shared {
         core.heavy.close(stop, &mut wakers);
         drop(core);
         self.changed.notify_all();
-        wakers.into_iter().for_each(Waker::wake);
+        self.wake(wakers);
     }
 }
 
@@ -225,7 +237,6 @@ impl Drop for Handle {
         let timer = self.timer.get_mut().take();
         // Not from a task that is dropped where it is woken: by the timer itself.
         if let Some(timer) = timer.filter(|timer| timer.thread().id() != std::thread::current().id()) {
-            // A panic of a task's waker is not ours to pass on from a drop.
             timer.join().ok();
         }
     }
@@ -275,6 +286,7 @@ impl Gate {
             settings,
             dice: Dice::new(seed),
             exempt: AtomicU64::new(0),
+            waker_panics: AtomicU64::new(0),
         };
         Gate(Arc::new(Handle { shared: Arc::new(shared), timer: Mutex::new(None) }))
     }
@@ -392,6 +404,8 @@ impl Gate {
         let mut stats = Stats {
             light: core.light.stats(),
             heavy: core.heavy.stats(),
+            waker_panics_total: self.0.shared.waker_panics.load(Ordering::Relaxed),
+            is_level_silent: self.0.shared.level.is_silent(),
             peers: core.peers.len() as u64,
             ..core.stats
         };
@@ -399,7 +413,8 @@ impl Gate {
         stats
     }
 
-    /// The peers with most requests here, at most `most`: who it is that takes everything.
+    /// The peers with most requests here, at most `most`: who it is that takes everything. Those that have no entry of their own are one,
+    /// [`Peer::Others`].
     pub fn top_peers(&self, most: usize) -> Vec<PeerFigures> {
         self.0.shared.core.lock().peers.top(most)
     }

@@ -3,7 +3,8 @@
 use tower_layer::Layer;
 
 use super::gate::Gate;
-use super::protocol::{Grpc, Http};
+use super::grpc::{Grpc, HttpOrGrpc};
+use super::protocol::Http;
 use super::service::Admission;
 
 /// Puts a [`Gate`] in front of a service.
@@ -55,6 +56,13 @@ impl AdmissionLayer<Grpc> {
     /// For gRPC.
     pub fn grpc(gate: Gate, http: Http) -> AdmissionLayer<Grpc> {
         AdmissionLayer::new(gate, Grpc(http))
+    }
+}
+
+impl AdmissionLayer<HttpOrGrpc> {
+    /// For a service that speaks both, by each request's `content-type`.
+    pub fn http_or_grpc(gate: Gate, http: Http) -> AdmissionLayer<HttpOrGrpc> {
+        AdmissionLayer::new(gate, HttpOrGrpc::new(http))
     }
 }
 

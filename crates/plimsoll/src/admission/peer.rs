@@ -28,6 +28,8 @@ pub enum Peer {
     /// It cannot be told. No cap by peer holds for it but [`Settings::unknown_peers`](super::Settings::unknown_peers): one cap for
     /// all of these would refuse everybody where who asks is not set up.
     Unknown,
+    /// All those together for whom there is no entry, because others have all of them: see [`Settings::peers`](super::Settings::peers).
+    Others,
 }
 
 impl Peer {
@@ -79,6 +81,7 @@ impl fmt::Display for Peer {
             Peer::Address(address) => address.fmt(f),
             Peer::Name(name) => name.fmt(f),
             Peer::Unknown => f.write_str("unknown"),
+            Peer::Others => f.write_str("others"),
         }
     }
 }
@@ -119,6 +122,8 @@ impl Peers {
         let room = self.map.len() < self.most;
         let (entry, own) = match self.map.get_mut(peer) {
             Some(entry) => (entry, true),
+            // An entry lasts as long as requests: who may have none gets none.
+            None if cap == 0 => return None,
             None if room => (self.map.entry(peer.clone()).or_default(), true),
             None => (&mut self.others, false),
         };
@@ -133,6 +138,9 @@ impl Peers {
     pub(super) fn leave(&mut self, peer: &Peer, own: bool) {
         if !own {
             self.others.requests -= 1;
+            if self.others.requests == 0 {
+                self.others.refused = 0;
+            }
             return;
         }
         let Some(entry) = self.map.get_mut(peer) else { return };
@@ -149,14 +157,15 @@ impl Peers {
         self.map.len()
     }
 
-    /// The peers with most requests, then most refusals, at most `most` of them.
+    /// The peers with most requests, then most refusals, at most `most` of them; those without an entry together as one.
     pub(super) fn top(&self, most: usize) -> Vec<PeerFigures> {
         let figures = |(peer, entry): (&Peer, &Entry)| PeerFigures {
             peer: peer.clone(),
             requests: entry.requests,
             refused: entry.refused,
         };
-        let mut all: Vec<_> = self.map.iter().map(figures).collect();
+        let others = (self.others.requests > 0).then_some((&Peer::Others, &self.others));
+        let mut all: Vec<_> = self.map.iter().chain(others).map(figures).collect();
         all.sort_by_key(|figures| std::cmp::Reverse((figures.requests, figures.refused)));
         all.truncate(most);
         all
@@ -206,13 +215,26 @@ mod tests {
         assert_eq!((peers.enter(&a, 2), peers.enter(&a, 2), peers.enter(&a, 2)), (Some(true), Some(true), None));
         assert_eq!((peers.enter(&b, 1), peers.enter(&c, 1), peers.enter(&d, 1)), (Some(true), Some(false), None));
         assert_eq!(peers.top(1), [PeerFigures { peer: a.clone(), requests: 2, refused: 1 }]);
+        assert!(
+            peers.top(3).contains(&PeerFigures { peer: Peer::Others, requests: 1, refused: 1 }),
+            "{:?}",
+            peers.top(3)
+        );
         peers.leave(&b, true);
         assert_eq!(peers.enter(&d, 1), Some(true), "there is room for one again");
         peers.leave(&c, false);
         peers.leave(&a, true);
         peers.leave(&a, true);
         peers.leave(&d, true);
-        assert_eq!((peers.len(), peers.others.requests), (0, 0));
+        assert_eq!((peers.len(), peers.others.requests, peers.others.refused), (0, 0, 0));
+        assert!(peers.top(3).is_empty());
+    }
+
+    #[test]
+    fn who_may_have_none_leaves_no_entry() {
+        let mut peers = Peers::new(PEERS);
+        assert!((0..1_000u32).all(|n| peers.enter(&Peer::name(&n.to_string()), 0).is_none()));
+        assert_eq!((peers.len(), peers.others.refused), (0, 0));
     }
 
     #[test]

@@ -1,9 +1,10 @@
-//! How a request says what it is, and how its protocol says no: HTTP, gRPC, or a plain error.
+//! How a request says what it is, and how its protocol says no: HTTP, [gRPC](super::Grpc), or a plain error.
 //!
 //! | protocol | a peer's cap | everything else | when to try again |
 //! |---|---|---|---|
 //! | [`Http`] | 429 | 503 | `Retry-After` in whole seconds, rounded up or down by chance (RFC 9110, 10.2.3) |
-//! | [`Grpc`] | `RESOURCE_EXHAUSTED` (8) | the same | `grpc-retry-pushback-ms` (gRPC proposal A6), in a trailers-only response |
+//! | [`Grpc`](super::Grpc) | `RESOURCE_EXHAUSTED` (8) | the same | `google.rpc.RetryInfo`, and `grpc-retry-pushback-ms`, in a trailers-only response |
+//! | [`HttpOrGrpc`](super::HttpOrGrpc) | by the request's `content-type` | the same | the same |
 //! | [`Plain`] | an error | the same | [`Refused::retry_after`] |
 //!
 //! A body is neither read nor asked for: the answer is made from the head alone.
@@ -13,7 +14,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{AUTHORIZATION, CONTENT_TYPE, COOKIE, HeaderName, HeaderValue, PROXY_AUTHORIZATION, RETRY_AFTER};
+use http::header::{AUTHORIZATION, COOKIE, HeaderName, HeaderValue, PROXY_AUTHORIZATION, RETRY_AFTER};
 use http::{Extensions, HeaderMap, Method, Request, Response, StatusCode, Uri};
 
 use super::class::Kind;
@@ -23,10 +24,6 @@ use super::permit::Permit;
 
 /// The header that names the reason of a refusal.
 pub const REASON_HEADER: HeaderName = HeaderName::from_static("plimsoll-refused");
-const PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
-const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
-const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
-const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 /// What a request says of itself, and what it takes along.
@@ -52,6 +49,16 @@ pub trait Protocol<Request> {
     /// Takes the permit along.
     fn admitted(&self, request: &mut Request, permit: &Permit) {
         let _none = (request, permit);
+    }
+
+    /// This protocol as it answers this request, for one that speaks several. Asked only when the request waits or is refused.
+    #[must_use]
+    fn answering(&self, request: &Request) -> Self
+    where
+        Self: Sized + Clone,
+    {
+        let _none = request;
+        self.clone()
     }
 }
 
@@ -94,6 +101,7 @@ impl<'a> Head<'a> {
 }
 
 type PeerOf = Arc<dyn Fn(&Head<'_>) -> Option<Peer> + Send + Sync>;
+type TimeOf = Arc<dyn Fn(&Head<'_>) -> Option<Duration> + Send + Sync>;
 type KindOf = Arc<dyn Fn(&Head<'_>) -> Kind + Send + Sync>;
 
 /// Who a peer is. Who cannot be told is [`Peer::Unknown`]: not capped, but counted
@@ -176,11 +184,12 @@ fn forwarded(headers: &HeaderMap, hops: usize) -> Option<Peer> {
 pub struct Http {
     kind: KindOf,
     identity: Identity,
+    time: Option<TimeOf>,
 }
 
 impl Default for Http {
     fn default() -> Http {
-        Http { kind: Arc::new(|_| Kind::LIGHT), identity: Identity::Nobody }
+        Http { kind: Arc::new(|_| Kind::LIGHT), identity: Identity::Nobody, time: None }
     }
 }
 
@@ -198,6 +207,23 @@ impl Http {
         self.identity = identity;
         self
     }
+
+    /// Says how much time the asker gives a request, the wait included; `None`: he does not say. For example from a header that a proxy sets:
+    ///
+    /// ```
+    /// # use plimsoll::admission::Http;
+    /// # use std::time::Duration;
+    /// let http = Http::default().timed(|head| {
+    ///     let millis = head.headers.get("x-envoy-expected-rq-timeout-ms")?.to_str().ok()?.parse().ok()?;
+    ///     Some(Duration::from_millis(millis))
+    /// });
+    /// # let _ = http;
+    /// ```
+    #[must_use]
+    pub fn timed(mut self, time: impl Fn(&Head<'_>) -> Option<Duration> + Send + Sync + 'static) -> Http {
+        self.time = Some(Arc::new(time));
+        self
+    }
 }
 
 impl fmt::Debug for Http {
@@ -213,6 +239,10 @@ impl<B> Protocol<Request<B>> for Http {
 
     fn peer(&self, request: &Request<B>) -> Option<Peer> {
         self.identity.peer(&Head::of(request))
+    }
+
+    fn time(&self, request: &Request<B>) -> Option<Duration> {
+        self.time.as_ref().and_then(|time| time(&Head::of(request)))
     }
 
     fn held<'r>(&self, request: &'r Request<B>) -> Option<&'r Permit> {
@@ -237,64 +267,31 @@ impl<B: Default, E> Refuse<Response<B>, E> for Http {
     }
 }
 
-/// gRPC over HTTP/2: as [`Http`], with its own way of saying no, and with the time that `grpc-timeout` gives.
+/// What a [`Plain`] says of a request: made of its kind and its peer, and, where the asker says it, of its time.
 #[derive(Clone, Debug, Default)]
-pub struct Grpc(pub Http);
+pub struct Says {
+    /// What it is.
+    pub kind: Kind,
+    /// Who asks.
+    pub peer: Option<Peer>,
+    /// How much time he gives it.
+    pub time: Option<Duration>,
+}
 
-impl<B> Protocol<Request<B>> for Grpc {
-    fn kind(&self, request: &Request<B>) -> Kind {
-        self.0.kind(request)
-    }
-
-    fn peer(&self, request: &Request<B>) -> Option<Peer> {
-        self.0.peer(request)
-    }
-
-    fn time(&self, request: &Request<B>) -> Option<Duration> {
-        timeout(request.headers().get(GRPC_TIMEOUT)?.to_str().ok()?)
-    }
-
-    fn held<'r>(&self, request: &'r Request<B>) -> Option<&'r Permit> {
-        self.0.held(request)
-    }
-
-    fn admitted(&self, request: &mut Request<B>, permit: &Permit) {
-        self.0.admitted(request, permit);
+impl From<(Kind, Option<Peer>)> for Says {
+    fn from((kind, peer): (Kind, Option<Peer>)) -> Says {
+        Says { kind, peer, time: None }
     }
 }
 
-/// At most eight digits and a unit, as the gRPC protocol over HTTP/2 has it.
-fn timeout(text: &str) -> Option<Duration> {
-    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
-    if digits.len() > 8 || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
-        return None;
-    }
-    let count: u64 = digits.parse().ok()?;
-    Some(match unit {
-        "H" => Duration::from_secs(count * 3600),
-        "M" => Duration::from_secs(count * 60),
-        "S" => Duration::from_secs(count),
-        "m" => Duration::from_millis(count),
-        "u" => Duration::from_micros(count),
-        "n" => Duration::from_nanos(count),
-        _ => return None,
-    })
-}
-
-impl<B: Default, E> Refuse<Response<B>, E> for Grpc {
-    fn refuse(&self, refused: Refused) -> Result<Response<B>, E> {
-        let mut response = Response::new(B::default());
-        let headers = response.headers_mut();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-        headers.insert(GRPC_STATUS, HeaderValue::from_static("8"));
-        headers.insert(GRPC_MESSAGE, HeaderValue::from_static("overloaded"));
-        headers.insert(PUSHBACK, HeaderValue::from(u64::try_from(refused.retry_after.as_millis()).unwrap_or(u64::MAX)));
-        headers.insert(REASON_HEADER, HeaderValue::from_static(refused.reason.as_str()));
-        Ok(response)
+impl From<(Kind, Option<Peer>, Option<Duration>)> for Says {
+    fn from((kind, peer, time): (Kind, Option<Peer>, Option<Duration>)) -> Says {
+        Says { kind, peer, time }
     }
 }
 
-/// Any other protocol: a refusal is an error that can be made from a [`Refused`].
+/// Any other protocol: a refusal is an error that can be made from a [`Refused`]. The function says of a request its kind and its peer, and
+/// may say its time ([`Says`]); it is called once for each of them.
 #[derive(Clone)]
 pub struct Plain<K>(pub K);
 
@@ -304,13 +301,17 @@ impl<K> fmt::Debug for Plain<K> {
     }
 }
 
-impl<K: Fn(&Request) -> (Kind, Option<Peer>), Request> Protocol<Request> for Plain<K> {
+impl<K: Fn(&Request) -> S, S: Into<Says>, Request> Protocol<Request> for Plain<K> {
     fn kind(&self, request: &Request) -> Kind {
-        (self.0)(request).0
+        (self.0)(request).into().kind
     }
 
     fn peer(&self, request: &Request) -> Option<Peer> {
-        (self.0)(request).1
+        (self.0)(request).into().peer
+    }
+
+    fn time(&self, request: &Request) -> Option<Duration> {
+        (self.0)(request).into().time
     }
 }
 
@@ -323,6 +324,7 @@ impl<K, Response, E: From<Refused>> Refuse<Response, E> for Plain<K> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::admission::Grpc;
 
     fn refused(reason: Reason) -> Refused {
         Refused::new(reason, Kind::HEAVY, Duration::from_millis(1_000), [0.2, 0.1])
@@ -342,11 +344,21 @@ mod tests {
         assert_eq!(http(Reason::Level), ["503", "2", "level"]);
         assert_eq!(http(Reason::Busy), ["503", "2", "busy"]);
         assert_eq!(http(Reason::Peer), ["429", "2", "peer"]);
-        let response: Result<Response<()>, ()> = Grpc::default().refuse(refused(Reason::Expired));
-        let names = ["content-type", "grpc-status", "grpc-retry-pushback-ms", "plimsoll-refused"];
-        assert_eq!(said(&response.unwrap(), &names), ["200", "application/grpc", "8", "1200", "expired"]);
         let plain: Result<(), Refused> = Plain(|_: &()| (Kind::LIGHT, None::<Peer>)).refuse(refused(Reason::Closed));
         assert_eq!(plain.unwrap_err().to_string(), "overloaded (closed): try again in 1200 ms");
+    }
+
+    #[test]
+    fn a_request_says_how_much_time_it_has() {
+        let http = Http::default()
+            .timed(|head| head.headers.get("x-timeout-ms")?.to_str().ok()?.parse().ok().map(Duration::from_millis));
+        let request = Request::builder().header("x-timeout-ms", "250").header("grpc-timeout", "1S").body(()).unwrap();
+        let quarter = Some(Duration::from_millis(250));
+        assert_eq!((http.time(&request), http.time(&Request::new(()))), (quarter, None));
+        assert_eq!(Grpc(http).time(&request), quarter, "the shorter one");
+        let plain = Plain(|millis: &u64| (Kind::LIGHT, None, Some(Duration::from_millis(*millis))));
+        assert_eq!(plain.time(&250), quarter);
+        assert_eq!(Plain(|_: &u64| (Kind::LIGHT, None)).time(&250), None);
     }
 
     #[test]
@@ -392,23 +404,5 @@ mod tests {
             assert_eq!(with(name.clone(), "Basic c2VjcmV0"), Peer::secret(b"Basic c2VjcmV0"), "{name}");
         }
         assert_eq!(who(Identity::by(|head| Some(Peer::name(head.uri.path())))).as_deref(), Some("/"));
-    }
-
-    #[test]
-    fn a_grpc_timeout_is_read_as_the_protocol_has_it() {
-        for (text, expected) in [
-            ("1H", Some(Duration::from_secs(3600))),
-            ("250m", Some(Duration::from_millis(250))),
-            ("99999999n", Some(Duration::from_nanos(99_999_999))),
-            ("999999999n", None),
-            ("5", None),
-            ("m", None),
-            ("+5m", None),
-            ("5é", None),
-            ("", None),
-        ] {
-            let expected = if text == "m" { None } else { expected };
-            assert_eq!(timeout(text), expected, "{text:?}");
-        }
     }
 }

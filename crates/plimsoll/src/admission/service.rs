@@ -60,9 +60,10 @@ where
                 // The one that is ready goes with the request; its clone is made ready for the next.
                 let clone = self.inner.clone();
                 let inner = std::mem::replace(&mut self.inner, clone);
-                ResponseFuture::waiting(ticket, inner, request, self.protocol.clone())
+                let protocol = self.protocol.answering(&request);
+                ResponseFuture::waiting(ticket, inner, request, protocol)
             }
-            Answer::Refused(refused) => ResponseFuture::refused(self.protocol.refuse(refused)),
+            Answer::Refused(refused) => ResponseFuture::refused(self.protocol.answering(&request).refuse(refused)),
         }
     }
 }

@@ -96,6 +96,25 @@ fn what_waits_is_begun_when_a_slot_is_free_and_given_up_when_dropped() {
 }
 
 #[test]
+fn a_mixed_service_answers_who_waited_in_his_own_words_too() {
+    let gate = heavy_pool_of_one(1);
+    let mut service = AdmissionLayer::http_or_grpc(gate.clone(), http()).layer(Inner::default());
+    let Answer::Now(_working) = gate.admit(Arrival { kind: Kind::HEAVY, ..Arrival::default() }) else { panic!("free") };
+    let mut grpc = request("/export");
+    grpc.headers_mut().insert("content-type", http::HeaderValue::from_static("application/grpc"));
+    let mut waits = Box::pin(service.call(grpc.clone()));
+    assert!(poll(&mut waits).is_pending());
+    let told = |answer: Poll<Result<Response<String>, Infallible>>| match answer {
+        Poll::Ready(Ok(response)) => (response.status().as_u16(), response.headers().contains_key("grpc-status")),
+        Poll::Pending => panic!("an answer"),
+    };
+    assert_eq!(told(poll(&mut Box::pin(service.call(grpc)))), (200, true));
+    assert_eq!(told(poll(&mut Box::pin(service.call(request("/export"))))), (503, false));
+    gate.close();
+    assert_eq!(told(poll(&mut waits)), (200, true));
+}
+
+#[test]
 fn a_layer_within_a_layer_of_the_same_gate_takes_one_slot() {
     let (gate, inner) = (heavy_pool_of_one(0), Inner::default());
     let layer = AdmissionLayer::http(gate.clone(), http());

@@ -3,11 +3,9 @@
 //! A step at one mark refuses everything, then nothing, then everything; a ramp finds the share at which memory stays where it is
 //! (Envoy's overload manager has such "scaled triggers"). The level comes in as a plain value.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::class::Class;
-use crate::level::Level;
 use crate::policy::ENTER_RATIO;
 
 /// Where the probability of a refusal begins to rise and where it is 1, as parts of the budget (0..=1 and a little more).
@@ -59,50 +57,6 @@ impl Ramps {
     }
 }
 
-/// The level as admission sees it: one number that whoever knows it writes and every request reads. Clones are the same cell.
-///
-/// # Examples
-/// ```
-/// use plimsoll::admission::LevelCell;
-/// use plimsoll::level::Level;
-///
-/// let cell = LevelCell::new();
-/// cell.set(Level::High); // from a watchdog's or a supervisor's event
-/// cell.set_used(0.91); // finer, where the figures are at hand
-/// assert_eq!(cell.used_ratio(), 0.91);
-/// ```
-#[derive(Clone, Debug, Default)]
-pub struct LevelCell(Arc<AtomicU64>);
-
-impl LevelCell {
-    /// Nothing used.
-    pub fn new() -> LevelCell {
-        LevelCell::default()
-    }
-
-    /// Only the level is known: it stands for the middle of what it covers, so that half of the class whose ramp that is gets refused.
-    pub fn set(&self, level: Level) {
-        let [elevated, high, critical] = ENTER_RATIO;
-        self.set_used(match level {
-            Level::Normal => 0.0,
-            Level::Elevated => (elevated + high) / 2.0,
-            Level::High => (high + critical) / 2.0,
-            Level::Critical => critical,
-        });
-    }
-
-    /// The part of the budget that is used, 0..; what is no number is taken for 0.
-    pub fn set_used(&self, ratio: f64) {
-        let ratio = if ratio.is_finite() { ratio.max(0.0) } else { 0.0 };
-        self.0.store(ratio.to_bits(), Ordering::Relaxed);
-    }
-
-    /// The part of the budget that is used.
-    pub fn used_ratio(&self) -> f64 {
-        f64::from_bits(self.0.load(Ordering::Relaxed))
-    }
-}
-
 /// Numbers between 0 and 1 that look random (splitmix64 of a counter): for dice, never for secrets.
 #[derive(Debug)]
 pub(super) struct Dice(AtomicU64);
@@ -141,20 +95,6 @@ mod tests {
         }
         let step = Ramp { from_ratio: 0.9, to_ratio: 0.9 };
         assert_eq!((step.probability(0.899), step.probability(0.9)), (0.0, 1.0));
-    }
-
-    #[test]
-    fn a_level_alone_stands_for_the_middle_of_its_range_and_nonsense_for_nothing() {
-        let cell = LevelCell::new();
-        let set = |level| {
-            cell.set(level);
-            (cell.used_ratio() * 1000.0).round() as i64
-        };
-        assert_eq!(Level::ALL.map(set), [0, 815, 940, 1000]);
-        for nonsense in [f64::NAN, f64::INFINITY, -1.0] {
-            cell.set_used(nonsense);
-            assert_eq!(cell.used_ratio(), 0.0);
-        }
     }
 
     #[test]

@@ -43,6 +43,10 @@ pub struct Stats {
     pub abandoned_total: u64,
     /// Requests whose peer could not be told where there is a cap by peer. Many: what tells who asks is not set up, and nobody is capped.
     pub unknown_peers_total: u64,
+    /// Wakers of tasks that panicked when it was their turn; the others were woken.
+    pub waker_panics_total: u64,
+    /// The level was written once and is too old to be believed: it reads as calm ([`LevelCell::is_silent`](super::LevelCell::is_silent)).
+    pub is_level_silent: bool,
     /// Peers that have requests here.
     pub peers: u64,
 }

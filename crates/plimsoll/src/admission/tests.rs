@@ -16,7 +16,8 @@ fn lane(slots: usize, waiting: usize, wait_ms: u64) -> Lane {
 }
 
 fn gate(settings: Settings) -> (Gate, Arc<ManualClock>, LevelCell) {
-    let (clock, level) = (Arc::new(ManualClock::default()), LevelCell::new());
+    let clock = Arc::new(ManualClock::default());
+    let level = LevelCell::with_clock(LEVEL_HOLDS, clock.clone());
     (Gate::with_clock(settings, level.clone(), clock.clone()), clock, level)
 }
 
@@ -70,6 +71,24 @@ fn the_least_important_are_refused_first_and_probes_never() {
         }
     }
     assert_eq!(gate.stats().admitted[Class::Exempt as usize], 8_000);
+}
+
+#[test]
+fn a_gate_whose_governor_is_gone_or_hangs_lets_in_again_and_says_so() {
+    let (gate, clock, level) = gate(Settings::default());
+    let mut drive = level.driver();
+    let refused = || match gate.admit(of(Kind::LIGHT)) {
+        Answer::Refused(refused) => Some(refused.reason),
+        _ => None,
+    };
+    drive(Level::Critical, Some(1000), Some(1000));
+    assert_eq!((refused(), gate.stats().is_level_silent), (Some(Reason::Level), false));
+    clock.advance(LEVEL_HOLDS + Duration::from_millis(1));
+    assert_eq!((refused(), gate.stats().is_level_silent), (None, true));
+    drive(Level::Critical, Some(1000), Some(1000));
+    assert_eq!((refused(), gate.stats().is_level_silent), (Some(Reason::Level), false));
+    drop(drive);
+    assert_eq!((refused(), gate.stats().is_level_silent), (None, false));
 }
 
 #[test]
@@ -185,6 +204,38 @@ fn the_timer_refuses_where_nothing_else_happens() {
     let refused = gate.admit_blocking(of(Kind::HEAVY)).unwrap_err();
     assert_eq!(refused.reason, Reason::Expired);
     assert_eq!(gate.stats().heavy.waiting, 0);
+}
+
+#[test]
+fn a_waker_that_panics_takes_neither_the_timer_nor_the_slots_of_others_with_it() {
+    struct Panics;
+    impl std::task::Wake for Panics {
+        fn wake(self: Arc<Self>) {
+            panic!("a task's waker");
+        }
+    }
+    let waker = Waker::from(Arc::new(Panics));
+    let gate = Gate::new(Settings { heavy: lane(2, 8, 30), ..Settings::default() }, LevelCell::new());
+    let stuck = [(); 2].map(|()| permit(gate.admit(of(Kind::HEAVY))));
+    let mut bad = ticket(gate.admit(of(Kind::HEAVY)));
+    assert!(std::pin::Pin::new(&mut bad).poll(&mut Context::from_waker(&waker)).is_pending());
+    // One after the other, so that the timer must have outlived the first.
+    for _ in 0..2 {
+        let (tell, told) = std::sync::mpsc::sync_channel(1);
+        let waits = gate.clone();
+        std::thread::spawn(move || tell.send(waits.admit_blocking(of(Kind::HEAVY)).map(drop)));
+        let refused = told.recv_timeout(Duration::from_secs(60)).expect("the timer lives").unwrap_err();
+        assert_eq!(refused.reason, Reason::Expired);
+    }
+    assert_eq!(gate.stats().waker_panics_total, 1);
+    drop((stuck, bad));
+
+    let (gate, ..) = self::gate(Settings { heavy: lane(1, 8, 1_000), ..Settings::default() });
+    let working = permit(gate.admit(of(Kind::HEAVY)));
+    let mut bad = ticket(gate.admit(of(Kind::HEAVY)));
+    assert!(std::pin::Pin::new(&mut bad).poll(&mut Context::from_waker(&waker)).is_pending());
+    drop(working);
+    assert_eq!((gate.stats().waker_panics_total, gate.stats().heavy.in_flight), (1, 1), "the slot is its ticket's");
 }
 
 #[test]

@@ -287,7 +287,7 @@ fn as_json(found: &Diff) -> Value {
             })
         });
         json!({
-            "class": row.class.name,
+            "class": &*row.class.name,
             "defined_at": row.class.place,
             "growth_bytes": row.delta_bytes(),
             "before": amount(row.before),

@@ -119,7 +119,7 @@ pub(super) fn class_name(class: &plimsoll_heap::graph::classes::Class) -> String
     match class.place {
         // Lines and columns of the file count from 0.
         Some([script, line, column]) => format!("{}  (script {script}, {}:{})", class.name, line + 1, column + 1),
-        None => class.name.clone(),
+        None => class.name.to_string(),
     }
 }
 
@@ -153,7 +153,7 @@ fn large_json(large: &Large) -> Value {
 
 fn class_json(row: &ClassRow) -> Value {
     json!({
-        "class": row.class.name,
+        "class": &*row.class.name,
         "defined_at": row.class.place,
         "objects": row.count,
         "bytes": row.bytes,
