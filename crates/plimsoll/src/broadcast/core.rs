@@ -426,12 +426,11 @@ impl<M> Core<M> {
         count
     }
 
-    /// A list that was not emptied, because waking panicked, waits for the next message; one that was is used again.
-    pub(super) fn give_list_back(&mut self, mut list: Vec<u32>) {
-        if list.is_empty() && list.capacity() > self.spare.capacity() {
+    /// A list that was emptied is used again.
+    pub(super) fn give_list_back(&mut self, list: Vec<u32>) {
+        debug_assert!(list.is_empty(), "all of them were woken");
+        if list.capacity() > self.spare.capacity() {
             self.spare = list;
-        } else {
-            self.waiting.append(&mut list);
         }
     }
 

@@ -12,11 +12,12 @@
 //! | **too large** | a message heavier than a subscriber may be behind is given back |
 //! | **too many, too fast** | [`Broadcast::subscribe`] refuses, with a time after which to try again, and counts |
 //! | **late** | who subscribes gets what is published from then on |
-//! | **closed** | also when the last [`Broadcast`] is dropped: nothing more is taken, what is in the ring can be read, then [`Ended::Closed`] |
+//! | **closed** | also when the last [`Broadcast`] is dropped (one that a reclaim controller was given is one): nothing more is taken, what is in the ring can be read, then [`Ended::Closed`] |
 //! | **nobody subscribed** | a message is counted and dropped |
 //! | **killed** | what was not read is lost with the process |
 //!
-//! Memory: the ring holds at most `behind_bytes`, an eighth more and one message, each message with the overhead of its place; what readers
+//! Memory: the ring holds at most `behind_bytes`, an eighth more and one message, each message with the overhead of its place (a block's head of
+//! some 70 bytes, for up to [`BLOCK_MESSAGES`], and its empty places, for less than an eighth of `behind_bytes`, are not counted); what readers
 //! hold in their [`Batch`]es counts against `total_bytes` too, until it is dropped. A ledger account can be charged with all of it, and a
 //! broadcast is a store that gives back ([`Reclaim`]).
 //!
@@ -35,7 +36,9 @@ mod sync;
 #[cfg(all(test, not(loom)))]
 mod tests;
 
+use std::any::Any;
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
@@ -111,54 +114,49 @@ struct Shared<M> {
     clock: Arc<dyn Clock>,
 }
 
-/// Those who wait for a message, while they are woken: what is left goes back if waking panics.
-struct Waiting<'a, M> {
-    shared: &'a Shared<M>,
-    list: Vec<u32>,
-}
-
-impl<M> Drop for Waiting<'_, M> {
-    fn drop(&mut self) {
-        if !self.list.is_empty() {
-            self.shared.core.lock().give_list_back(std::mem::take(&mut self.list));
-        }
-    }
-}
-
 impl<M> Shared<M> {
     /// Changes the core, then wakes everybody who waits for a message, and those whose removal that was.
     fn change<R>(&self, change: impl FnOnce(&mut Core<M>, &mut Vec<Waker>) -> R) -> R {
-        let mut removed = Vec::new();
+        let (mut removed, mut panicked) = (Vec::new(), None);
         let mut wakers = [const { None }; WAKE_AT_ONCE];
         let mut core = self.core.lock();
         let result = change(&mut core, &mut removed);
-        let mut waiting = Waiting { shared: self, list: core.take_waiting() };
+        let mut waiting = core.take_waiting();
         loop {
-            let count = core.next_wakers(&mut waiting.list, &mut wakers);
-            if waiting.list.is_empty() {
-                core.give_list_back(std::mem::take(&mut waiting.list));
+            let count = core.next_wakers(&mut waiting, &mut wakers);
+            let is_last = waiting.is_empty();
+            if is_last {
+                core.give_list_back(std::mem::take(&mut waiting));
             }
             drop(core);
-            wakers[..count].iter_mut().filter_map(Option::take).for_each(Waker::wake);
-            if waiting.list.is_empty() {
+            wake_all(wakers[..count].iter_mut().filter_map(Option::take), &mut panicked);
+            if is_last {
                 break;
             }
             core = self.core.lock();
         }
-        removed.into_iter().for_each(Waker::wake);
-        result
+        wake_all(removed.into_iter(), &mut panicked);
+        panicked.map_or(result, |panic| resume_unwind(panic))
     }
 
     /// The same, where no message has come.
     fn remove(&self, change: impl FnOnce(&mut Core<M>, &mut Vec<Waker>) -> u64) -> u64 {
-        let mut removed = Vec::new();
+        let (mut removed, mut panicked) = (Vec::new(), None);
         let result = change(&mut self.core.lock(), &mut removed);
-        removed.into_iter().for_each(Waker::wake);
-        result
+        wake_all(removed.into_iter(), &mut panicked);
+        panicked.map_or(result, |panic| resume_unwind(panic))
     }
 }
 
-/// The end that publishes. Cheap to clone; all clones are the same broadcast, which is closed when the last is dropped.
+/// Wakes all of them, also after one of them has panicked; the first panic is left in `panicked`.
+fn wake_all(mut wakers: impl Iterator<Item = Waker>, panicked: &mut Option<Box<dyn Any + Send>>) {
+    while let Err(panic) = catch_unwind(AssertUnwindSafe(|| wakers.by_ref().for_each(Waker::wake))) {
+        panicked.get_or_insert(panic);
+    }
+}
+
+/// The end that publishes. Cheap to clone; all clones are the same broadcast, which is closed when the last is dropped; a
+/// clone that is [registered](crate::reclaim::Controller::register) with a controller lives as long as that.
 ///
 /// # Examples
 /// ```
@@ -260,6 +258,8 @@ impl<M> Drop for Broadcast<M> {
 }
 
 /// Compacting drops what everybody has read; the destructive pass removes the subscribers that are furthest behind, for [`Reason::Sum`].
+///
+/// A controller that a clone is registered with keeps it: such a broadcast is not closed by dropping the others, but by [`Broadcast::close`].
 impl<M: Send + Sync> Reclaim for Broadcast<M> {
     fn held_bytes(&self) -> u64 {
         self.stats().alive_bytes

@@ -290,25 +290,33 @@ fn a_waiter_is_woken_once_a_message_however_often_it_asked() {
 }
 
 #[test]
-fn a_waker_that_panics_leaves_the_others_to_the_next_message() {
+fn a_waker_that_panics_keeps_no_other_from_being_woken() {
     struct Panics;
     impl Wake for Panics {
         fn wake(self: Arc<Self>) {
             panic!("as a bad executor might");
         }
     }
-    let live = Broadcast::new(bounds(1 << 20));
+    let live = Broadcast::new(bounds(2_000));
     let mut subscribers: Vec<_> = (0..200).map(|_| live.subscribe().unwrap()).collect();
-    let woken = Arc::<Woken>::default();
-    for subscriber in &mut subscribers[..199] {
-        assert!(poll(subscriber.next(), &woken).is_pending());
-    }
+    let (woken, told) = (Arc::<Woken>::default(), Arc::<Woken>::default());
     let panics = Waker::from(Arc::new(Panics));
-    assert!(std::pin::pin!(subscribers[199].next()).as_mut().poll(&mut Context::from_waker(&panics)).is_pending());
-    assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| publish(&live, [0]))).is_err());
-    publish(&live, [1]);
-    // Those taken together with it (63) are lost to the panic, as documented by whoever panics; all others were told.
-    assert!(woken.0.load(Ordering::SeqCst) >= 199 - (WAKE_AT_ONCE - 1), "{}", woken.0.load(Ordering::SeqCst));
+    for (n, subscriber) in subscribers.iter_mut().enumerate() {
+        let waker = if [0, 150, 199].contains(&n) { panics.clone() } else { Waker::from(Arc::clone(&woken)) };
+        assert!(std::pin::pin!(subscriber.next()).as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+    }
+    let publish = |n: u8| std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| publish(&live, [n])));
+    assert!(publish(0).is_err(), "the panic is not swallowed");
+    assert_eq!(woken.0.load(Ordering::SeqCst), 197);
+    // So it is with those whose removal is told.
+    let mut removals: Vec<_> = subscribers.iter().map(Subscriber::removal).collect();
+    for (n, removal) in removals.iter_mut().enumerate() {
+        let waker = if [0, 150, 199].contains(&n) { panics.clone() } else { Waker::from(Arc::clone(&told)) };
+        assert!(std::pin::pin!(removal).poll(&mut Context::from_waker(&waker)).is_pending());
+    }
+    assert!(publish(1).is_ok());
+    assert!(publish(2).is_err());
+    assert_eq!((told.0.load(Ordering::SeqCst), live.stats().removed), (197, [200, 0, 0]));
 }
 
 #[test]
@@ -363,6 +371,39 @@ fn places_and_the_ring_are_given_back_after_a_burst() {
     publish(&live, 0..3);
     assert_eq!(read(&mut one).unwrap(), [0, 1, 2]);
     assert_eq!(live.reclaim(Ask::new(1, Pass::Compact)).claimed_bytes, 3_000);
+}
+
+#[test]
+fn what_is_counted_is_what_is_allocated_but_for_an_eighth_of_the_bound() {
+    const PLACES: u64 = BLOCK_MESSAGES as u64 * OVERHEAD;
+    // As docs/broadcast.md has it.
+    assert_eq!((ring::overhead::<Arc<[u8]>>(), size_of::<ring::Block<Arc<[u8]>>>() + 3 * size_of::<usize>()), (56, 64));
+    for behind_bytes in [1_000, 4_096, 16_384, 65_536, 1 << 20] {
+        let block_bytes = behind_bytes / 8;
+        for weight in [OVERHEAD, 100, 500, 1_000] {
+            let mut ring = ring::Ring::<Vec<u8>>::new(behind_bytes);
+            for n in 1..=100 {
+                ring.push(heavy(n, weight), weight, None);
+                let empty = ring.empty_bytes();
+                assert!(empty <= block_bytes.min(PLACES), "{behind_bytes}, {n} of {weight}: {empty} in the last block");
+                assert!(
+                    empty == 0 || weight < block_bytes,
+                    "{behind_bytes}, {n} of {weight}: alone in a block of one place"
+                );
+            }
+            assert_eq!(ring.bytes(), 100 * weight);
+        }
+        // The worst: each light message is followed by one that needs a block of its own.
+        let mut ring = ring::Ring::<Vec<u8>>::new(behind_bytes);
+        for n in 0..50 {
+            let before = ring.empty_bytes();
+            ring.push(heavy(n, OVERHEAD), OVERHEAD, None);
+            let weight = block_bytes.max(OVERHEAD);
+            ring.push(heavy(n, weight), weight, None);
+            let empty = ring.empty_bytes() - before;
+            assert!(empty <= block_bytes.min(PLACES), "{behind_bytes}: {empty} beside {}", weight + OVERHEAD);
+        }
+    }
 }
 
 #[derive(Clone, Debug)]
