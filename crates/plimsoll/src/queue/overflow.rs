@@ -5,7 +5,7 @@
 //! dropped and counted ([`DropReason::Overflow`](super::DropReason::Overflow)), and told in a gap record.
 //!
 //! The queue calls it under a lock of its own, never under the queue's: a store that waits for a disk holds up the senders that overflow
-//! and nobody else. Sending then costs what a write costs.
+//! and nobody else. Sending then costs what a write costs. A store must not send into its own queue: that lock is not re-entrant.
 
 /// A store for what finds no room in memory.
 pub trait Overflow<T>: Send {
