@@ -37,7 +37,7 @@ pub struct Dedup {
 
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Key {
-    /// Source, a zero, stream.
+    /// The source's length in a byte, source, stream: a name may have any bytes.
     names: Box<[u8]>,
     sequence: u64,
 }
@@ -64,11 +64,12 @@ impl Dedup {
     /// Whether an event was not seen before, as far back as the window goes; from now on it was.
     pub fn is_new(&mut self, source: &str, stream: &str, sequence: Option<u64>) -> bool {
         let names = source.len() + 1 + stream.len();
-        let Some(sequence) = sequence.filter(|_| names <= MAX_SOURCE_BYTES && self.capacity > 0) else {
+        let fits = names <= MAX_SOURCE_BYTES && self.capacity > 0;
+        let Some((sequence, first)) = sequence.zip(u8::try_from(source.len()).ok()).filter(|_| fits) else {
             self.stats.unnumbered_total += 1;
             return true;
         };
-        let names = [source.as_bytes(), b"\0", stream.as_bytes()].concat().into_boxed_slice();
+        let names = [&[first], source.as_bytes(), stream.as_bytes()].concat().into_boxed_slice();
         let key = Key { names, sequence };
         if self.seen.to_back(&key) {
             self.stats.duplicates_total += 1;
@@ -110,9 +111,10 @@ mod tests {
     fn names_do_not_run_together_and_long_ones_pass() {
         let mut dedup = Dedup::default();
         assert!(dedup.is_new("ab", "c", Some(1)) && dedup.is_new("a", "bc", Some(1)));
+        assert!(dedup.is_new("a\0b", "c", Some(2)) && dedup.is_new("a", "b\0c", Some(2)));
         let long = "x".repeat(MAX_SOURCE_BYTES);
         assert!(dedup.is_new(&long, "s", Some(1)) && dedup.is_new(&long, "s", Some(1)));
-        assert_eq!(dedup.stats(), DedupStats { held_events: 2, unnumbered_total: 2, ..DedupStats::default() });
+        assert_eq!(dedup.stats(), DedupStats { held_events: 4, unnumbered_total: 2, ..DedupStats::default() });
         dedup.clear();
         assert!(dedup.is_new("ab", "c", Some(1)));
         let mut none = Dedup::new(0);
