@@ -1,6 +1,7 @@
 //! Lines of Plimsoll's own on their way to the tail thread, which alone may write into the ring; and the word to stop.
 //!
-//! At most [`NOTES`] of together [`NOTES_BYTES`] wait; more are dropped and counted. Sending never blocks.
+//! At most [`NOTES`] of together [`NOTES_BYTES`] wait; more are dropped and counted. That the child is gone is never dropped: behind a full
+//! inbox it waits once. Sending never blocks.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -68,22 +69,24 @@ pub(super) fn channel() -> io::Result<(Notes, Inbox)> {
 impl Notes {
     /// Sends a line, or counts it as dropped.
     pub(crate) fn note(&self, text: &str) {
-        self.send(Word::Note(text.to_owned()), text.len());
+        let mut waiting = self.0.waiting.lock();
+        if waiting.words.len() >= NOTES || waiting.bytes + text.len() > NOTES_BYTES {
+            self.0.dropped.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        waiting.words.push(Word::Note(text.to_owned()));
+        waiting.bytes += text.len();
+        drop(waiting);
+        self.0.wake();
     }
 
     /// Says that the child is gone.
     pub(super) fn child_ended(&self) {
-        self.send(Word::ChildEnded, 0);
-    }
-
-    fn send(&self, word: Word, bytes: usize) {
         let mut waiting = self.0.waiting.lock();
-        if waiting.words.len() >= NOTES || waiting.bytes + bytes > NOTES_BYTES {
-            self.0.dropped.fetch_add(1, Ordering::Relaxed);
-            return;
+        // Said twice with nothing in between it is the same.
+        if !matches!(waiting.words.last(), Some(Word::ChildEnded)) {
+            waiting.words.push(Word::ChildEnded);
         }
-        waiting.words.push(word);
-        waiting.bytes += bytes;
         drop(waiting);
         self.0.wake();
     }

@@ -188,9 +188,16 @@ fn notes_come_after_what_was_written_before_them_and_are_bounded() {
         notes.note(&format!("{i}"));
     }
     assert_eq!(notes.dropped(), 7);
-    assert_eq!(inbox.take().count(), notes::NOTES);
+    for _ in 0..3 {
+        notes.child_ended();
+    }
+    notes.note("dropped as well");
+    assert_eq!(notes.dropped(), 8);
+    let words: Vec<_> = inbox.take().collect();
+    assert_eq!(words.len(), notes::NOTES + 1);
+    assert!(matches!(words.last(), Some(notes::Word::ChildEnded)), "that the child is gone is never dropped");
     notes.note(&"x".repeat(notes::NOTES_BYTES + 1));
-    assert_eq!((notes.dropped(), inbox.take().count()), (8, 0));
+    assert_eq!((notes.dropped(), inbox.take().count()), (9, 0));
 }
 
 #[test]
