@@ -98,7 +98,10 @@ impl Intake {
         if missed.bytes > 0 {
             let Missed { lines: newlines, bytes, from_unix_ns, to_unix_ns, open } = *missed;
             let note = GapNote { newlines, bytes, from_unix_ns, to_unix_ns, open, reason: GapReason::RingFull };
-            self.core.writer.lock().add_gap(stream, note);
+            let mut writer = self.core.writer.lock();
+            writer.end_gap_of_another(stream, note.reason);
+            writer.add_gap(stream, note);
+            drop(writer);
             self.core.wake_spooler();
         }
     }

@@ -67,7 +67,7 @@ pub(crate) struct Writer {
     /// Streams whose end found no room for its break, with its time; in memory only.
     owed_breaks: [Option<u64>; 3],
     /// What stdout and stderr may still print.
-    limits: [Option<Buckets>; 2],
+    pub(crate) limits: [Option<Buckets>; 2],
     /// The store is closed: nothing is taken any more.
     pub(crate) closed: bool,
     #[cfg(test)]
@@ -125,16 +125,12 @@ impl Writer {
         }
         let n = available.min(MAX_PAYLOAD_BYTES);
         let over = self.is_over(stream);
-        if over
-            && self.ring.pending_gap(stream).is_some_and(|gap| gap.reason != GapReason::RateLimited)
-            && self.has_room()
-        {
-            // A gap has one reason.
-            self.flush_gap(stream);
-        }
-        let reason = if over { GapReason::RateLimited } else { GapReason::RingFull };
+        // With no room a line is dropped for that, whatever its rate.
+        let room = self.has_room();
+        let reason = if over && room { GapReason::RateLimited } else { GapReason::RingFull };
+        self.end_gap_of_another(stream, reason);
         self.ring.set(at::INTENT_REASON, reason.number().into());
-        let store = !over && self.has_room() && self.flush_gaps() && self.reserve(frame::frame_bytes(n));
+        let store = !over && room && self.flush_gaps() && self.reserve(frame::frame_bytes(n));
         let (mode, offset) = match (store, pipe) {
             (true, true) => (mode::STORE, self.ring.offset(self.ring.head()) + HEADER_BYTES),
             (true, false) => (mode::STORE_PLAIN, self.ring.offset(self.ring.head()) + HEADER_BYTES),
@@ -328,6 +324,13 @@ impl Writer {
         self.commit(Kind::Break, stream, 0, 0, at_unix_ns);
         self.owed_breaks[stream.index()] = None;
         true
+    }
+
+    /// A gap has one reason: with another one pending it becomes a frame, for which room is reserved.
+    pub(crate) fn end_gap_of_another(&mut self, stream: Stream, reason: GapReason) {
+        if self.ring.pending_gap(stream).is_some_and(|gap| gap.reason != reason) {
+            self.flush_gap(stream);
+        }
     }
 
     fn flush_gap(&mut self, stream: Stream) -> bool {

@@ -109,6 +109,60 @@ fn a_full_ring_drops_counts_and_heals() {
     assert_eq!(closed.stats.gap_lines_total, gaps);
 }
 
+/// A ring that becomes full while a stream is above its rate, and has room again: each reason has its own gap, exact.
+#[test]
+fn what_is_limited_and_what_finds_no_room_are_kept_apart() {
+    use crate::frame::{GapNote, Kind};
+    use std::io::Write;
+    use std::sync::Arc;
+
+    let place = Place::new();
+    let ring = Arc::new(crate::ring::Ring::create(&place.ring(), 256 << 10, 0).unwrap());
+    let mut writer = crate::writer::Writer::new(ring.clone());
+    let (read, mut write) = super::pipe();
+    let mut print = |writer: &mut crate::writer::Writer, stream, len: usize| {
+        write.write_all(&[vec![b'x'; len - 1], vec![b'\n']].concat()).unwrap();
+        writer.read(stream, std::os::fd::AsFd::as_fd(&read), 1).unwrap().dropped
+    };
+    let rate = Rate { per_second: 1, burst: 1 };
+    let limited = RateLimit { bytes: Some(rate), lines: None };
+    writer.limit(limited);
+    assert!(!print(&mut writer, Stream::Stdout, 100));
+    for _ in 0..3 {
+        assert!(print(&mut writer, Stream::Stdout, 100), "above its rate");
+    }
+    let over = std::mem::take(&mut writer.limits);
+    while !print(&mut writer, Stream::Stderr, 60_000) {}
+    writer.limits = over;
+    for _ in 0..5 {
+        assert!(print(&mut writer, Stream::Stdout, 100), "no room");
+    }
+    assert_eq!(ring.pending_gap(Stream::Stdout).map(|gap| (gap.newlines, gap.reason)), Some((5, GapReason::RingFull)));
+    let mut gaps = Vec::new();
+    let mut spool = || {
+        let mut position = ring.tail();
+        while position < ring.head() {
+            let bytes = ring.bytes(position, crate::frame::MAX_FRAME_BYTES);
+            let (frame, payload) = crate::frame::Frame::decode(bytes, position).unwrap();
+            if frame.kind == Kind::Gap && frame.stream == Stream::Stdout {
+                gaps.extend(GapNote::decode(payload).map(|gap| (gap.newlines, gap.reason)));
+            }
+            position = frame.end();
+        }
+        ring.set(crate::ring::at::TAIL, position);
+    };
+    spool();
+    for _ in 0..2 {
+        assert!(print(&mut writer, Stream::Stdout, 100), "room again, and above its rate");
+    }
+    assert!(writer.flush_gaps());
+    spool();
+    use GapReason::{RateLimited, RingFull};
+    assert_eq!(gaps, [(3, RateLimited), (5, RingFull), (2, RateLimited)]);
+    assert_eq!(ring.dropped(Stream::Stdout).0, 10);
+    assert_eq!(ring.counter(Stream::Stdout, crate::ring::at::LIMITED_LINES), 5);
+}
+
 #[test]
 fn above_its_rate_a_stream_is_counted_and_the_other_is_whole() {
     let place = Place::new();
