@@ -6,6 +6,8 @@
 
 mod late;
 
+pub(crate) use late::RETRY;
+
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::OsStrExt as _;
@@ -53,6 +55,8 @@ pub(crate) struct Kept {
     pub(crate) rate: RateLimit,
     /// How long, how many lines, beside whom.
     pub(crate) keep: Keep,
+    /// How often opening is tried again where it failed.
+    pub(crate) retry: Duration,
 }
 
 impl Kept {
@@ -160,18 +164,6 @@ impl Logs {
         kept: Kept,
         goes_on: bool,
     ) -> io::Result<(Logs, Opened)> {
-        Logs::start_with(layout, beat, inputs, echo, kept, goes_on, late::RETRY)
-    }
-
-    fn start_with(
-        layout: &Layout,
-        beat: &Beat,
-        inputs: Inputs,
-        echo: Option<Echo>,
-        kept: Kept,
-        goes_on: bool,
-        retry: Duration,
-    ) -> io::Result<(Logs, Opened)> {
         let mut opened = Opened::default();
         let ring_path = match shared_file(layout, "ring") {
             Ok(path) => path,
@@ -200,7 +192,7 @@ impl Logs {
         let tail = tail::start(Setup { intake: place, inputs, echo, clock: Arc::new(MonotonicClock) })?;
         let store = Arc::new(Mutex::new(store));
         if let Some(late) = &late {
-            late.open_later(settings, goes_on, retry, Arc::clone(&store), tail.notes())?;
+            late.open_later(settings, goes_on, kept.retry, Arc::clone(&store), tail.notes())?;
         }
         let limit = (!kept.rate.is_none()).then(|| words(&kept.rate));
         Ok((Logs { tail: Mutex::new(Some(tail)), store, late, limit }, opened))
@@ -361,7 +353,8 @@ mod tests {
     #[test]
     fn all_of_a_log_is_within_its_disk() {
         for disk_bytes in [LOG_DISK_MIN_BYTES, 100 << 20, LOG_DISK_BYTES, 100 << 30] {
-            let kept = Kept { disk_bytes, rate: RateLimit::default(), keep: Keep::default() };
+            let (rate, keep) = (RateLimit::default(), Keep::default());
+            let kept = Kept { disk_bytes, rate, keep, retry: RETRY };
             let settings = kept.settings(Settings::new("/d", "/r", "web"));
             settings.validate().unwrap();
             assert_eq!(settings.spool_bytes + settings.retain_bytes + DATABASE_BESIDE_BYTES, disk_bytes);
@@ -383,11 +376,11 @@ mod tests {
         let pipe = || pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).unwrap();
         let ((stdout, out), (stderr, _err)) = (pipe(), pipe());
         let mut out = std::fs::File::from(out);
-        let kept = Kept { disk_bytes: LOG_DISK_BYTES, rate: RateLimit::default(), keep: Keep::default() };
+        let (rate, keep) = (RateLimit::default(), Keep::default());
+        let kept = Kept { disk_bytes: LOG_DISK_BYTES, rate, keep, retry: Duration::from_millis(20) };
         let beat = Beat::default();
         let inputs = Inputs::Fifos { stdout, stderr };
-        let (logs, opened) =
-            Logs::start_with(&layout, &beat, inputs, None, kept, false, Duration::from_millis(20)).unwrap();
+        let (logs, opened) = Logs::start(&layout, &beat, inputs, None, kept, false).unwrap();
         assert!(opened.notes[0].contains("spool"), "{opened:?}");
         let until = |what: &str, is: &dyn Fn(&LogsView) -> bool| {
             let tries = (0..5000).find(|_| {

@@ -21,7 +21,7 @@ use super::child::{self, Child};
 use super::group::{self, ChildGroup};
 use super::journal::Journal;
 use super::lives::{Lives, Parts};
-use super::logs::{Kept, Logs};
+use super::logs::{Kept, Logs, RETRY};
 use super::mailbox::Mailbox;
 use super::options::Options;
 use super::pty::{Pty, Typing};
@@ -120,7 +120,7 @@ pub(crate) fn supervise(options: Options) -> Result<u8, Failure> {
         &shared.beat,
         inputs,
         echo,
-        Kept { disk_bytes: options.log_disk_bytes, rate: options.log_rate, keep: options.keep },
+        Kept { disk_bytes: options.log_disk_bytes, rate: options.log_rate, keep: options.keep, retry: RETRY },
         adopted.is_some(),
     )
     .map_err(no_system)?;

@@ -204,7 +204,7 @@ fn a_power_cut_that_tears_an_older_segment_costs_what_was_torn() {
 
 #[test]
 fn a_damaged_segment_is_set_aside_at_open_and_what_is_whole_stays() {
-    spoilt_between_two_lives(true, 1, |file| file.write_all_at(b"XXXX", 500_000).unwrap(), 1);
+    spoilt_between_two_lives(true, 1, |file| file.write_all_at(b"spoilt", 500_000).unwrap(), 1);
     spoilt_between_two_lives(false, 1, |file| file.write_all_at(&[0; 4096], 0).unwrap(), 1);
 }
 
@@ -271,7 +271,7 @@ fn damage_while_running_sets_the_segment_aside() {
     let lock = hold_database(&place.path());
     print(&mut program, &mut intake, &store, 2_500_000);
     let files = segments(&place);
-    OpenOptions::new().write(true).open(&files[1]).unwrap().write_all_at(b"XXXX", 500_000).unwrap();
+    OpenOptions::new().write(true).open(&files[1]).unwrap().write_all_at(b"spoilt", 500_000).unwrap();
     drop(lock);
     until("it is noticed", || store.stats().last_error.is_some_and(|said| said.contains("set aside")));
     print(&mut program, &mut intake, &store, 100_000);

@@ -180,50 +180,26 @@ fn tokio_tasks_many(producers: usize, each: usize, capacity: usize) -> u64 {
     })
 }
 
-fn flume_tasks(producers: usize, each: usize, capacity: usize) -> u64 {
-    let (sender, receiver) = flume::bounded::<Item>(capacity);
-    let produce = |sender: flume::Sender<Item>| async move {
-        for n in 0..each {
-            assert!(sender.send_async(Item::new(n)).await.is_ok());
+/// A run of tasks of a channel whose ends are called so.
+macro_rules! one_by_one {
+    ($name:ident, $channel:path, $sender:path, $send:ident, $recv:ident) => {
+        fn $name(producers: usize, each: usize, capacity: usize) -> u64 {
+            let (sender, receiver) = $channel(capacity);
+            let produce = |sender: $sender| async move {
+                for n in 0..each {
+                    assert!(sender.$send(Item::new(n)).await.is_ok());
+                }
+            };
+            on_tasks(clones(sender, producers), produce, async move {
+                let mut sum = 0;
+                while let Ok(item) = receiver.$recv().await {
+                    sum += item.seen();
+                }
+                sum
+            })
         }
     };
-    on_tasks(clones(sender, producers), produce, async move {
-        let mut sum = 0;
-        while let Ok(item) = receiver.recv_async().await {
-            sum += item.seen();
-        }
-        sum
-    })
 }
-
-fn kanal_tasks(producers: usize, each: usize, capacity: usize) -> u64 {
-    let (sender, receiver) = kanal::bounded_async::<Item>(capacity);
-    let produce = |sender: kanal::AsyncSender<Item>| async move {
-        for n in 0..each {
-            assert!(sender.send(Item::new(n)).await.is_ok());
-        }
-    };
-    on_tasks(clones(sender, producers), produce, async move {
-        let mut sum = 0;
-        while let Ok(item) = receiver.recv().await {
-            sum += item.seen();
-        }
-        sum
-    })
-}
-
-fn async_channel_tasks(producers: usize, each: usize, capacity: usize) -> u64 {
-    let (sender, receiver) = async_channel::bounded::<Item>(capacity);
-    let produce = |sender: async_channel::Sender<Item>| async move {
-        for n in 0..each {
-            assert!(sender.send(Item::new(n)).await.is_ok());
-        }
-    };
-    on_tasks(clones(sender, producers), produce, async move {
-        let mut sum = 0;
-        while let Ok(item) = receiver.recv().await {
-            sum += item.seen();
-        }
-        sum
-    })
-}
+one_by_one!(flume_tasks, flume::bounded, flume::Sender<Item>, send_async, recv_async);
+one_by_one!(kanal_tasks, kanal::bounded_async, kanal::AsyncSender<Item>, send, recv);
+one_by_one!(async_channel_tasks, async_channel::bounded, async_channel::Sender<Item>, send, recv);

@@ -32,9 +32,11 @@ fn sleepers(sender: &Sender<Load>) -> usize {
     sender.monitor().0.lock().wait.sleeping_senders()
 }
 
-#[test]
-fn who_does_not_wait_is_refused_while_another_does_and_nothing_is_a_drop() {
-    let (sender, mut receiver) = bounded(limits(1, 99), WhenFull::WaitUntil(PATIENCE));
+type Waiting = thread::JoinHandle<Result<Sent, SendError<Load>>>;
+
+/// A queue of one place, which 0 has; 1 sleeps in its thread until there is room.
+fn full_with_one_that_waits() -> (Sender<Load>, Receiver<Load>, Waiting) {
+    let (sender, receiver) = bounded(limits(1, 99), WhenFull::WaitUntil(PATIENCE));
     sender.send(load(0, 1)).expect("room");
     let waiting = thread::spawn({
         let sender = sender.clone();
@@ -43,6 +45,12 @@ fn who_does_not_wait_is_refused_while_another_does_and_nothing_is_a_drop() {
     while sleepers(&sender) == 0 {
         thread::yield_now();
     }
+    (sender, receiver, waiting)
+}
+
+#[test]
+fn who_does_not_wait_is_refused_while_another_does_and_nothing_is_a_drop() {
+    let (sender, mut receiver, waiting) = full_with_one_that_waits();
     assert_eq!(sender.try_send(load(2, 3)).map_err(|error| error.refusal), Err(Refusal::Full));
     let total = sender.stats().total();
     assert_eq!(total.refused_for(Refusal::Full), tally(1, 3));
@@ -80,15 +88,7 @@ fn a_thread_waits_for_room_and_is_woken_by_whatever_leaves_or_ends() {
         ("closed", |receiver| receiver.close(), false),
     ];
     for (name, free, gets_in) in ways {
-        let (sender, mut receiver) = bounded(limits(1, 99), WhenFull::WaitUntil(PATIENCE));
-        sender.send(load(0, 1)).expect("room");
-        let waiting = thread::spawn({
-            let sender = sender.clone();
-            move || sender.send(load(1, 1))
-        });
-        while sleepers(&sender) == 0 {
-            thread::yield_now();
-        }
+        let (sender, mut receiver, waiting) = full_with_one_that_waits();
         free(&mut receiver);
         let said = waiting.join().expect("no panic").map_err(|error| (error.refusal, error.value));
         assert_eq!(said, if gets_in { Ok(Sent::Queued) } else { Err((Refusal::Closed, load(1, 1))) }, "{name}");
